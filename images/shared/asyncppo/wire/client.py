@@ -1,0 +1,78 @@
+"""One HTTP client for all calls between programs: msgpack in and out, the job's token, deadlines, typed answers.
+
+Owns the transport. Does not retry on its own: a caller knows whether to ask again.
+"""
+
+from types import TracebackType
+from typing import Self, TypeVar
+
+import aiohttp
+import msgspec
+
+from asyncppo.errors import RefusedError, UnreachableError
+from asyncppo.wire.syncing import Refused
+
+T = TypeVar("T")
+CONTENT_TYPE = "application/msgpack"
+
+
+class WireClient:
+    """Calls peers by base URL. Use as an async context manager.
+
+    Raises RefusedError for 4xx/5xx with a Refused body, UnreachableError for everything that is not an answer.
+    """
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {self._token}"},
+            connector=aiohttp.TCPConnector(limit=0),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The aiohttp session underneath, for streamed bodies."""
+        if self._session is None:
+            raise RuntimeError("WireClient is used outside its context")
+        return self._session
+
+    async def post(self, base: str, path: str, message: object, answer: type[T], timeout: float) -> T:
+        """POST a struct, decode the answer as `answer`. `timeout` in seconds bounds the whole call."""
+        return await self._call("POST", base + path, msgspec.msgpack.encode(message), answer, timeout)
+
+    async def get(self, base: str, path: str, answer: type[T], timeout: float) -> T:
+        """GET and decode the answer as `answer`."""
+        return await self._call("GET", base + path, None, answer, timeout)
+
+    async def _call(self, method: str, url: str, body: bytes | None, answer: type[T], timeout: float) -> T:
+        try:
+            async with self.session.request(
+                method,
+                url,
+                data=body,
+                headers={"Content-Type": CONTENT_TYPE} if body is not None else None,
+                timeout=aiohttp.ClientTimeout(total=timeout),
+            ) as response:
+                content = await response.read()
+                status = response.status
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise UnreachableError(f"{method} {url}: {type(error).__name__} {error}") from error
+        try:
+            if status >= 400:
+                refused = msgspec.msgpack.decode(content, type=Refused)
+                raise RefusedError(status, refused.reason, refused.message)
+            return msgspec.msgpack.decode(content, type=answer)
+        except msgspec.DecodeError as error:
+            raise UnreachableError(
+                f"{method} {url}: status {status}, an answer that is not ours: {error}"
+            ) from error

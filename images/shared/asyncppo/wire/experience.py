@@ -1,0 +1,146 @@
+"""Leases out, trajectories in: the messages between rollout workers and the experience service.
+
+Owns their shapes. Does not own how they are kept (`asyncppo_runtime.ledger`).
+"""
+
+import hashlib
+import struct
+
+import msgspec
+
+from asyncppo.wire.envelope import Envelope
+
+
+class Task(msgspec.Struct, frozen=True):
+    """One thing to do: `index` counts the job's tasks from 0; `seed` (63 bits) is all an environment may draw randomness from."""
+
+    index: int
+    seed: int
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """The right to produce one trajectory attempt for `task`. `ttl_seconds` runs from the last heartbeat."""
+
+    lease_id: int
+    group_id: int
+    attempt: int
+    task: Task
+    sampling_seed: int
+    ttl_seconds: float
+
+
+class LeaseRequest(msgspec.Struct, frozen=True):
+    """Ask for up to `count` leases."""
+
+    envelope: Envelope
+    count: int
+    version: int
+
+
+class LeaseReply(msgspec.Struct, frozen=True):
+    """Granted leases; when none, `reason` says why (AtCapacity, SyncActive, SyncStalled, StaleVersion, Finished)."""
+
+    leases: list[Lease]
+    reason: str = ""
+    retry_after_seconds: float = 0.05
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """Tokens [start, end) of a trajectory, sampled without interruption under one version.
+
+    `weights_hash` is what the engine computed from the bytes it loaded. `logprobs` are the engine's at sampling time
+    (behavior log-probs), one per token, under the distribution really sampled from.
+    """
+
+    index: int
+    start: int
+    end: int
+    version: int
+    weights_hash: str
+    logprobs: list[float]
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens."""
+        return self.end - self.start
+
+
+class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
+    """What one lease has produced so far: exact token ids of the whole context and the segments the model sampled.
+
+    Tokens outside every segment are the environment's (prompt included). `finished` is False for the partial form sent at a
+    Flush; `reward` is then 0. `end_reason`: done, max_turns, overlong, environment_timeout, environment_error.
+    """
+
+    lease_id: int
+    group_id: int
+    token_ids: list[int]
+    segments: list[Segment]
+    finished: bool
+    reward: float = 0.0
+    end_reason: str = ""
+    turns: int = 0
+    error: str = ""
+    sampling_seconds: float = 0.0
+    environment_seconds: float = 0.0
+    paused_seconds: float = 0.0
+
+
+class Upload(msgspec.Struct, frozen=True):
+    """Finished trajectories, or (at a Flush) partial ones."""
+
+    envelope: Envelope
+    trajectories: list[Trajectory]
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a lease's upload or one of its segments (`index` >= 0) was not taken."""
+
+    lease_id: int
+    index: int
+    reason: str
+
+
+class UploadReply(msgspec.Struct, frozen=True):
+    """Durable when this arrives: lease ids accepted, and what was refused (do not send it again)."""
+
+    accepted: list[int]
+    refused: list[Refusal]
+
+
+class GiveBack(msgspec.Struct, frozen=True):
+    """Return leases unproduced: a drain or a clean stop."""
+
+    envelope: Envelope
+    lease_ids: list[int]
+
+
+class ManifestEntry(msgspec.Struct, frozen=True):
+    """One segment a rollout holds and has not yet seen recorded as scored."""
+
+    lease_id: int
+    index: int
+    tokens: int
+    digest: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """Every segment of `version` that `member` holds unscored: a set, compared as a set."""
+
+    member: str
+    incarnation: int
+    version: int
+    entries: list[ManifestEntry]
+
+
+def segment_digest(token_ids: list[int], segment: Segment) -> str:
+    """Hash of what a score depends on: the prefix and own ids up to `end`, the span, the version tag, the weights hash, the log-probs.
+
+    16 hex digits of SHA-256 over a fixed little-endian layout (int64 ids, float64 log-probs).
+    """
+    h = hashlib.sha256()
+    h.update(struct.pack("<qqqq", segment.index, segment.start, segment.end, segment.version))
+    h.update(segment.weights_hash.encode())
+    h.update(struct.pack(f"<{segment.end}q", *token_ids[: segment.end]))
+    h.update(struct.pack(f"<{len(segment.logprobs)}d", *segment.logprobs))
+    return h.hexdigest()[:16]

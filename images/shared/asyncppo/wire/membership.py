@@ -1,0 +1,95 @@
+"""Joining, heartbeats, leaving: how a rollout becomes and stays a member.
+
+Owns these messages. Does not own membership itself (the learner's ledger does).
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from asyncppo.wire.envelope import Envelope
+from asyncppo.wire.versions import VersionRecord
+
+
+class MemberState(StrEnum):
+    """What the learner holds a member to be.
+
+    JOINING: has an incarnation, has not loaded yet. READY: verified on a version, counted in syncs, may lease.
+    DRAINING: gives its leases back and leaves at an epoch boundary. FENCED: nothing from this incarnation is accepted.
+    LEFT: gone in good order.
+    """
+
+    JOINING = "Joining"
+    READY = "Ready"
+    DRAINING = "Draining"
+    FENCED = "Fenced"
+    LEFT = "Left"
+
+
+class Member(msgspec.Struct, frozen=True):
+    """One member as the ledger knows it. `version` is -1 until it is ready."""
+
+    name: str
+    incarnation: int
+    url: str
+    state: MemberState
+    version: int = -1
+
+
+class Join(msgspec.Struct, frozen=True):
+    """A rollout asks to be a member; `url` is where its control port will listen."""
+
+    job_uid: str
+    name: str
+    url: str
+
+
+class Joined(msgspec.Struct, frozen=True):
+    """The answer: who you are now and what to load. `record` is None while a sync runs: ask again (heartbeat) until it is there."""
+
+    incarnation: int
+    epoch: int
+    record: VersionRecord | None
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """Weights are loaded and the canary passed."""
+
+    envelope: Envelope
+    version: int
+    weights_hash: str
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """Every second or so: renews leases, tells load. Token counters are totals since the worker's start."""
+
+    envelope: Envelope
+    version: int
+    lease_ids: list[int]
+    paused: bool = False
+    sampled_tokens: int = 0
+    running: int = 0
+    outbox: int = 0
+
+
+class HeartbeatReply(msgspec.Struct, frozen=True):
+    """What the learner holds now.
+
+    fenced: this incarnation is dead, join again. finished: the job is over; park. `record` is the version a member outside a
+    sync must be on (None while a sync runs: stay paused). `sealed_version`: no token of a version <= it can be accepted any
+    more unless its segment is already recorded.
+    """
+
+    state: MemberState
+    epoch: int
+    syncing: bool
+    sealed_version: int
+    record: VersionRecord | None
+    finished: bool = False
+    lost_leases: list[int] = []
+
+
+class Leave(msgspec.Struct, frozen=True):
+    """A drained member says good-bye: its leases are given back and its outbox is empty."""
+
+    envelope: Envelope

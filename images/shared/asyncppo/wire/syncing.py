@@ -1,0 +1,138 @@
+"""The version-sync protocol on the wire: coordinator ↔ learner and coordinator ↔ members.
+
+Owns the messages. Does not own the order they come in (`asyncppo.sync.machine`). Every call is idempotent: sent again with the
+same epoch it answers the same.
+"""
+
+import msgspec
+
+from asyncppo.wire.envelope import Envelope
+from asyncppo.wire.experience import Manifest
+from asyncppo.wire.membership import Member
+from asyncppo.wire.versions import Canary, VersionRecord
+
+
+class SyncView(msgspec.Struct, frozen=True, kw_only=True):
+    """The ledger's durable answer to "where are we". The learner answers every sync call with it.
+
+    epoch: the last epoch handed out. owner: coordinator that holds it. open: an epoch is begun and not finished.
+    sealed: it is past its commit point. version: the resident (trained) version. members: frozen at begin, narrowed by fencing.
+    wanted: the learner has a step (or a restore) waiting for a sync. stepped: the open epoch's target is published.
+    record, canary: of the newest published version. finished, failed: the job is over, and why if it failed.
+    """
+
+    job_uid: str
+    column: str
+    epoch: int
+    owner: str
+    open: bool
+    sealed: bool
+    version: int
+    wanted: bool
+    stepped: bool
+    members: list[Member]
+    record: VersionRecord | None
+    canary: Canary | None
+    finished: bool = False
+    failed: str = ""
+
+
+class Begin(msgspec.Struct, frozen=True):
+    """Compare-and-set: take the epoch after `expected_epoch` for `coordinator`. Refused (409) when another was faster or sealed under another owner is adopted."""
+
+    job_uid: str
+    coordinator: str
+    expected_epoch: int
+
+
+class SyncCall(msgspec.Struct, frozen=True):
+    """Score, Step, Publish of epoch `epoch` by its owner. `manifests` matter to Score."""
+
+    job_uid: str
+    coordinator: str
+    epoch: int
+    manifests: list[Manifest] = []
+
+
+class Seal(msgspec.Struct, frozen=True):
+    """The commit point of `epoch`: one transaction that ends `version`."""
+
+    job_uid: str
+    coordinator: str
+    epoch: int
+    version: int
+    members: list[str]
+    manifests: list[Manifest]
+    fenced: list[str]
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """Every member left in the epoch is on the target (`loaded`), the rest are fenced. Phase seconds are for the record."""
+
+    job_uid: str
+    coordinator: str
+    epoch: int
+    loaded: list[str]
+    fenced: list[str]
+    seconds: dict[str, float]
+
+
+class Pause(msgspec.Struct, frozen=True):
+    """Stop generating at a token boundary; acknowledge after the last chunk is consumed. After `ttl_seconds` ask the learner."""
+
+    envelope: Envelope
+    ttl_seconds: float
+
+
+class Paused(msgspec.Struct, frozen=True):
+    """The acknowledgement; no token is sampled after it until Resume."""
+
+    envelope: Envelope
+    version: int
+    seconds: float
+
+
+class Flush(msgspec.Struct, frozen=True):
+    """Upload every unscored segment of `version`, partial trajectories included, then answer with the Manifest."""
+
+    envelope: Envelope
+    version: int
+
+
+class Load(msgspec.Struct, frozen=True):
+    """Pull, verify and load `record`, drop all KV, pass the canary."""
+
+    envelope: Envelope
+    record: VersionRecord
+    canary: Canary | None
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """The version is loaded and verified."""
+
+    envelope: Envelope
+    version: int
+    weights_hash: str
+    seconds: float
+    canary_error: float
+
+
+class Resume(msgspec.Struct, frozen=True):
+    """Go on generating, under `version`."""
+
+    envelope: Envelope
+    version: int
+
+
+class Resumed(msgspec.Struct, frozen=True):
+    """Generating again."""
+
+    envelope: Envelope
+    version: int
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """The body of every 4xx and 5xx answer: a CamelCase reason and a message a human can act on."""
+
+    reason: str
+    message: str

@@ -1,0 +1,28 @@
+"""What names one set of weights. Owns the records; does not own the files (`asyncppo_runtime.weights`)."""
+
+import msgspec
+
+
+class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One published policy version; an integer never reused within a job.
+
+    train_hash: hash of the train-side parameters under the learner's precision: what every exact scorer loads.
+    published_hash: hash of what engines load (a cast of it). file_size, file_sha256: of the published file, for the pull.
+    """
+
+    version: int
+    parent: int
+    lineage: int
+    train_hash: str
+    published_hash: str
+    file_size: int
+    file_sha256: str
+    reason: str = "step"
+
+
+class Canary(msgspec.Struct, frozen=True):
+    """Fixed ids and the trainer's log-probs of ids[1:] under the published version; |engine - trainer| must stay within tolerance."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+    tolerance: float

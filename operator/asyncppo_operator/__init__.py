@@ -1,0 +1,1 @@
+"""The Kopf operator that turns AsyncPPOJobs into running programs. No torch."""
