@@ -73,6 +73,4 @@ class WireClient:
                 raise RefusedError(status, refused.reason, refused.message)
             return msgspec.msgpack.decode(content, type=answer)
         except msgspec.DecodeError as error:
-            raise UnreachableError(
-                f"{method} {url}: status {status}, an answer that is not ours: {error}"
-            ) from error
+            raise UnreachableError(f"{method} {url}: status {status}, an answer that is not ours: {error}") from error

@@ -33,9 +33,7 @@ SYNC_PUBLISH = "/v1/sync/publish"  # POST SyncCall -> SyncView (record and canar
 SYNC_FINISH = "/v1/sync/finish"  # POST Finish -> SyncView
 
 # learner: the job
-STATUS = (
-    "/v1/status"  # GET -> JSON: progress, reward, staleness, ledger, exactness (report.status.LearnerStatus)
-)
+STATUS = "/v1/status"  # GET -> JSON: progress, reward, staleness, ledger, exactness (report.status.LearnerStatus)
 STOP = "/v1/stop"  # POST {} -> JSON: checkpoint, then stop cleanly
 
 # rollout: sync

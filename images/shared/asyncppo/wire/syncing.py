@@ -38,7 +38,10 @@ class SyncView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Begin(msgspec.Struct, frozen=True):
-    """Compare-and-set: take the epoch after `expected_epoch` for `coordinator`. Refused (409) when another was faster or sealed under another owner is adopted."""
+    """Compare-and-set: take the epoch after `expected_epoch` for `coordinator`; 409 EpochTaken when another was faster.
+
+    When epoch `expected_epoch` is open and unsealed it is rolled back; when it is sealed it is adopted: the new epoch starts sealed.
+    """
 
     job_uid: str
     coordinator: str

@@ -1,0 +1,220 @@
+"""The figures of a run, each in one shape wherever it appears: /v1/status, metrics.jsonl, summary.json, the job's status.
+
+Owns names and units (camelCase in JSON). Does not own how they are measured (the learner) nor drawn (`picture.py`).
+"""
+
+import msgspec
+
+
+class Measure(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Base: frozen, camelCase."""
+
+
+class Reward(Measure):
+    """Mean trajectory reward over the first, last and best tenth of the updates."""
+
+    first: float = 0.0
+    last: float = 0.0
+    best: float = 0.0
+
+
+class OldLogits(Measure):
+    """exact_coverage: fraction of sampled loss tokens whose old log-prob was verified to come from the version that sampled them."""
+
+    strategy: str
+    exact: bool
+    exact_coverage: float = 0.0
+    violations: int = 0
+    fallbacks: int = 0
+
+
+class Staleness(Measure):
+    """Per trained token, in versions. histogram: staleness → tokens."""
+
+    mean: float = 0.0
+    max: int = 0
+    histogram: dict[int, int] = {}
+
+
+class Discrepancy(Measure):
+    """Between old and behavior log-probs of trained tokens, d = old - behavior.
+
+    k3: mean(e^d - d - 1). max_abs: max |d|. slope: least-squares slope of mean |d| against staleness (0 when exact).
+    by_staleness: staleness → [tokens, mean |d|].
+    """
+
+    k3: float = 0.0
+    max_abs: float = 0.0
+    slope: float = 0.0
+    by_staleness: dict[int, tuple[int, float]] = {}
+
+
+class LedgerTokens(Measure):
+    """sampled = scored + sum(discarded) + unscored. `trained` counts scored tokens that a step consumed."""
+
+    sampled: int = 0
+    scored: int = 0
+    discarded: dict[str, int] = {}
+    unscored: int = 0
+    trained: int = 0
+
+    @property
+    def balanced(self) -> bool:
+        """Whether the equation holds."""
+        return self.sampled == self.scored + sum(self.discarded.values()) + self.unscored
+
+
+class LedgerTotals(Measure):
+    """leased = received + expired + returned + in_flight; received = trained + sum(discarded) + waiting."""
+
+    leased: int = 0
+    returned: int = 0
+    expired: int = 0
+    in_flight: int = 0
+    received: int = 0
+    trained: int = 0
+    discarded: dict[str, int] = {}
+    waiting: int = 0
+    undone: int = 0
+    refused: dict[str, int] = {}
+    tokens: LedgerTokens = LedgerTokens()
+
+    @property
+    def balanced(self) -> bool:
+        """Whether both equations hold, and the tokens' one."""
+        return (
+            self.leased == self.received + self.expired + self.returned + self.in_flight
+            and self.received == self.trained + sum(self.discarded.values()) + self.waiting
+            and self.tokens.balanced
+        )
+
+
+class Quantiles(Measure):
+    """Seconds."""
+
+    p50: float = 0.0
+    p95: float = 0.0
+    max: float = 0.0
+
+
+class Syncs(Measure):
+    """Version syncs so far. pause: from Pause sent to the last acknowledgement; stall: from Pause to Resume."""
+
+    count: int = 0
+    fenced: int = 0
+    pause_seconds: Quantiles = Quantiles()
+    flush_seconds: Quantiles = Quantiles()
+    score_seconds: Quantiles = Quantiles()
+    step_seconds: Quantiles = Quantiles()
+    load_seconds: Quantiles = Quantiles()
+    stall_seconds: Quantiles = Quantiles()
+
+
+class Throughput(Measure):
+    """Trained tokens and trajectories over wall time."""
+
+    tokens_per_second: float = 0.0
+    trajectories_per_second: float = 0.0
+
+
+class MemberView(Measure):
+    """One rollout as the learner sees it. last_seen_seconds: age of its newest heartbeat."""
+
+    name: str
+    incarnation: int
+    state: str
+    version: int
+    paused: bool = False
+    running: int = 0
+    outbox: int = 0
+    sampled_tokens: int = 0
+    last_seen_seconds: float = 0.0
+
+
+class LearnerStatus(Measure):
+    """Everything GET /v1/status says (JSON). phase: Starting, Running, Suspended, Complete, Failed.
+
+    waiting_for: what the learner is doing now: Batch, Straggler, Training, Sync, Nothing. time: seconds spent in each so far.
+    """
+
+    job: str
+    phase: str
+    message: str = ""
+    update: int = 0
+    updates: int = 0
+    version: int = 0
+    lineage: int = 0
+    epoch: int = 0
+    wall_seconds: float = 0.0
+    eta_seconds: float | None = None
+    waiting_for: str = "Nothing"
+    batch_progress: float = 0.0
+    last_reward: float = 0.0
+    last_good_checkpoint: str = ""
+    reward: Reward = Reward()
+    old_logits: OldLogits
+    staleness: Staleness = Staleness()
+    discrepancy: Discrepancy = Discrepancy()
+    ledger: LedgerTotals = LedgerTotals()
+    syncs: Syncs = Syncs()
+    throughput: Throughput = Throughput()
+    members: list[MemberView] = []
+    time: dict[str, float] = {}
+    versions: int = 0
+
+
+class UpdateMetrics(Measure):
+    """One line of metrics.jsonl: one update. `seconds` splits the update's time as LearnerStatus.time does.
+
+    quadrants: tokens masked by the discrepancy control and/or clipped: active, masked, clipped, maskedAndClipped.
+    """
+
+    update: int
+    version: int
+    at_seconds: float
+    reward: float
+    reward_std: float = 0.0
+    groups: int = 0
+    zero_variance_groups: int = 0
+    trajectories: int = 0
+    tokens: int = 0
+    loss: float = 0.0
+    gradient_norm: float = 0.0
+    learning_rate: float = 0.0
+    entropy: float = 0.0
+    kl: float = 0.0
+    staleness: Staleness = Staleness()
+    trajectory_staleness: dict[int, int] = {}
+    discrepancy: Discrepancy = Discrepancy()
+    staleness_ratio_mean: float = 1.0
+    staleness_ratio_max: float = 1.0
+    clip_fraction: float = 0.0
+    mask_fraction: float = 0.0
+    effective_sample_size: float = 1.0
+    quadrants: dict[str, int] = {}
+    exact_coverage: float = 0.0
+    seconds: dict[str, float] = {}
+    response_length: float = 0.0
+
+
+class Summary(Measure):
+    """summary.json."""
+
+    job: str
+    phase: str
+    message: str = ""
+    strategy: str
+    exact: bool
+    updates: int
+    versions: int
+    seed: int
+    reward: Reward
+    old_logits: OldLogits
+    staleness: Staleness
+    discrepancy: Discrepancy
+    ledger: LedgerTotals
+    syncs: Syncs
+    throughput: Throughput
+    wall_seconds: float
+    time: dict[str, float] = {}
+    restarts: dict[str, int] = {}
