@@ -10,7 +10,7 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Base: frozen, camelCase."""
 
 
-class Reward(Measure):
+class Reward(Measure, frozen=True, kw_only=True):
     """Mean trajectory reward over the first, last and best tenth of the updates."""
 
     first: float = 0.0
@@ -18,7 +18,7 @@ class Reward(Measure):
     best: float = 0.0
 
 
-class OldLogits(Measure):
+class OldLogits(Measure, frozen=True, kw_only=True):
     """exact_coverage: fraction of sampled loss tokens whose old log-prob was verified to come from the version that sampled them."""
 
     strategy: str
@@ -28,7 +28,7 @@ class OldLogits(Measure):
     fallbacks: int = 0
 
 
-class Staleness(Measure):
+class Staleness(Measure, frozen=True, kw_only=True):
     """Per trained token, in versions. histogram: staleness → tokens."""
 
     mean: float = 0.0
@@ -36,7 +36,7 @@ class Staleness(Measure):
     histogram: dict[int, int] = {}
 
 
-class Discrepancy(Measure):
+class Discrepancy(Measure, frozen=True, kw_only=True):
     """Between old and behavior log-probs of trained tokens, d = old - behavior.
 
     k3: mean(e^d - d - 1). max_abs: max |d|. slope: least-squares slope of mean |d| against staleness (0 when exact).
@@ -49,7 +49,7 @@ class Discrepancy(Measure):
     by_staleness: dict[int, tuple[int, float]] = {}
 
 
-class LedgerTokens(Measure):
+class LedgerTokens(Measure, frozen=True, kw_only=True):
     """sampled = scored + sum(discarded) + unscored. `trained` counts scored tokens that a step consumed."""
 
     sampled: int = 0
@@ -64,7 +64,7 @@ class LedgerTokens(Measure):
         return self.sampled == self.scored + sum(self.discarded.values()) + self.unscored
 
 
-class LedgerTotals(Measure):
+class LedgerTotals(Measure, frozen=True, kw_only=True):
     """leased = received + expired + returned + in_flight; received = trained + sum(discarded) + waiting."""
 
     leased: int = 0
@@ -89,7 +89,7 @@ class LedgerTotals(Measure):
         )
 
 
-class Quantiles(Measure):
+class Quantiles(Measure, frozen=True, kw_only=True):
     """Seconds."""
 
     p50: float = 0.0
@@ -97,7 +97,7 @@ class Quantiles(Measure):
     max: float = 0.0
 
 
-class Syncs(Measure):
+class Syncs(Measure, frozen=True, kw_only=True):
     """Version syncs so far. pause: from Pause sent to the last acknowledgement; stall: from Pause to Resume."""
 
     count: int = 0
@@ -110,14 +110,14 @@ class Syncs(Measure):
     stall_seconds: Quantiles = Quantiles()
 
 
-class Throughput(Measure):
+class Throughput(Measure, frozen=True, kw_only=True):
     """Trained tokens and trajectories over wall time."""
 
     tokens_per_second: float = 0.0
     trajectories_per_second: float = 0.0
 
 
-class MemberView(Measure):
+class MemberView(Measure, frozen=True, kw_only=True):
     """One rollout as the learner sees it. last_seen_seconds: age of its newest heartbeat."""
 
     name: str
@@ -131,7 +131,7 @@ class MemberView(Measure):
     last_seen_seconds: float = 0.0
 
 
-class LearnerStatus(Measure):
+class LearnerStatus(Measure, frozen=True, kw_only=True):
     """Everything GET /v1/status says (JSON). phase: Starting, Running, Suspended, Complete, Failed.
 
     waiting_for: what the learner is doing now: Batch, Straggler, Training, Sync, Nothing. time: seconds spent in each so far.
@@ -163,7 +163,7 @@ class LearnerStatus(Measure):
     versions: int = 0
 
 
-class UpdateMetrics(Measure):
+class UpdateMetrics(Measure, frozen=True, kw_only=True):
     """One line of metrics.jsonl: one update. `seconds` splits the update's time as LearnerStatus.time does.
 
     quadrants: tokens masked by the discrepancy control and/or clipped: active, masked, clipped, maskedAndClipped.
@@ -197,7 +197,7 @@ class UpdateMetrics(Measure):
     response_length: float = 0.0
 
 
-class Summary(Measure):
+class Summary(Measure, frozen=True, kw_only=True):
     """summary.json."""
 
     job: str
