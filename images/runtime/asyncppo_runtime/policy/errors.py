@@ -1,0 +1,13 @@
+"""What can go wrong between text and ids.
+
+EncodingError            an observation cannot become ids: the environment's error, it ends the episode, not the program
+└── TemplateError        the chat template is missing or unfit
+"""
+
+
+class EncodingError(Exception):
+    """An observation cannot be turned into ids; the message says why."""
+
+
+class TemplateError(EncodingError):
+    """A chat template is missing or does not keep the model's words apart from what follows them."""

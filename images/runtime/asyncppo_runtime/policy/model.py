@@ -1,0 +1,106 @@
+"""Making the policy's module: the built-in tiny Llama, or a pretrained decoder. Owns architecture and initial weights.
+
+Does not own versions: what a rollout or scorer computes with is loaded over `build_architecture`'s module.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from asyncppo.api.job import AsyncPPOJobSpec
+from asyncppo.api.training import BuiltinModel, Precision
+from asyncppo.errors import UserError
+from asyncppo_runtime.policy.source import FIELD, resolve
+from asyncppo_runtime.policy.tokenizer import build_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+DTYPES = {
+    Precision.FLOAT64: torch.float64,
+    Precision.FLOAT32: torch.float32,
+    Precision.BFLOAT16: torch.bfloat16,
+}
+
+
+def torch_dtype(precision: Precision) -> torch.dtype:
+    """The torch dtype of a manifest's precision."""
+    return DTYPES[precision]
+
+
+def build_model(spec: AsyncPPOJobSpec, seed: int, dtype: torch.dtype) -> "PreTrainedModel":
+    """The policy with its initial weights, in `dtype`, on the CPU, in eval mode.
+
+    builtin: weights drawn from `seed` in fp32 and then cast, so that every precision starts from the same numbers; the global
+    random state is left as it was. pretrained: its own weights, cast. Raises UserError when the model cannot be had.
+    """
+    if spec.model.builtin is not None:
+        return _builtin(spec, spec.model.builtin, seed).to(dtype).eval()
+    from transformers import AutoModelForCausalLM
+
+    source = resolve(_pretrained(spec))
+    try:
+        model = AutoModelForCausalLM.from_pretrained(source.name, dtype=dtype, **source.keywords)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise UserError(f"{FIELD}: {source.name} cannot be loaded as a causal language model: {error}") from error
+    _check_context(spec, model.config)
+    return model.to(dtype).eval()
+
+
+def build_architecture(spec: AsyncPPOJobSpec, dtype: torch.dtype) -> "PreTrainedModel":
+    """The very module `build_model` makes, same names, shapes and buffers, with arbitrary weights; reads no weights file."""
+    if spec.model.builtin is not None:
+        return _builtin(spec, spec.model.builtin, 0).to(dtype).eval()
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    source = resolve(_pretrained(spec))
+    try:
+        config = AutoConfig.from_pretrained(source.name, **source.keywords)
+        with torch.random.fork_rng():
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise UserError(f"{FIELD}: {source.name} is not a causal language model transformers knows: {error}") from error
+    _check_context(spec, config)
+    return model.to(dtype).eval()
+
+
+def _pretrained(spec: AsyncPPOJobSpec) -> str:
+    if spec.model.pretrained is None:
+        raise UserError("spec.model: name exactly one of builtin and pretrained")
+    return spec.model.pretrained
+
+
+def _builtin(spec: AsyncPPOJobSpec, shape: BuiltinModel, seed: int) -> "PreTrainedModel":
+    """A Llama with untied output head (engines that pack weights mishandle tied ones), its vocabulary the environment's symbols."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    if shape.hidden_size % shape.heads or (shape.hidden_size // shape.heads) % 2:
+        raise UserError(
+            f"spec.model.builtin: hiddenSize {shape.hidden_size} must be an even multiple of heads {shape.heads} "
+            "(rotary positions need an even head size)"
+        )
+    tokenizer = build_tokenizer(spec)
+    config = LlamaConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.heads,
+        max_position_embeddings=spec.sampling.context_length,
+        tie_word_embeddings=False,
+        bos_token_id=tokenizer.bos_id,
+        eos_token_id=tokenizer.eos_id,
+        pad_token_id=tokenizer.pad_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def _check_context(spec: AsyncPPOJobSpec, config: "PretrainedConfig") -> None:
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and spec.sampling.context_length > limit:
+        raise UserError(
+            f"spec.sampling.contextLength: {spec.sampling.context_length} is more than the {limit} positions of the model; lower it"
+        )

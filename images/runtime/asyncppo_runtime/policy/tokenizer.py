@@ -1,0 +1,124 @@
+"""The policy's tokenizer: observations to exact ids, sampled ids to text. Owns the boundary between text and ids.
+
+What the model sampled is never encoded again: each method turns only *new* text into ids that are appended. Does not own the
+making of the symbol vocabulary (`symbols.py`) nor the order of turns (the agent loop).
+"""
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from asyncppo.api.job import AsyncPPOJobSpec
+from asyncppo.errors import UserError
+from asyncppo_runtime.environments.interface import Observation
+from asyncppo_runtime.environments.registry import environment_class
+from asyncppo_runtime.policy.chat import continuation, opening
+from asyncppo_runtime.policy.errors import EncodingError
+from asyncppo_runtime.policy.source import FIELD, Source, resolve
+from asyncppo_runtime.policy.symbols import symbol_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class PolicyTokenizer(msgspec.Struct, frozen=True):
+    """A Hugging Face tokenizer (`hf`) with what the programs need to know of it.
+
+    stop_token_ids: ids that end a model turn. bos_id is -1 where the model has none. vocab_size counts ids, added ones included.
+    """
+
+    hf: "PreTrainedTokenizerBase"
+    vocab_size: int
+    bos_id: int
+    eos_id: int
+    pad_id: int
+    stop_token_ids: list[int]
+
+    def first(self, observation: Observation) -> list[int]:
+        """Ids of an episode's first observation: the prompt. Raises EncodingError."""
+        if observation.token_ids is not None:
+            return self._checked(observation.token_ids)
+        if observation.messages is not None:
+            return opening(self.hf, observation.messages)
+        return self._text(observation.text or "", special=True)
+
+    def following(self, observation: Observation, turn_ids: list[int]) -> list[int]:
+        """Ids appended after the model's turn `turn_ids` (exact, as sampled) for a later observation. Raises EncodingError.
+
+        With messages these are what the chat template puts between the model's words and its next turn; a stop token the model
+        has already said is not said twice.
+        """
+        if observation.token_ids is not None:
+            return self._checked(observation.token_ids)
+        if observation.messages is not None:
+            ids = continuation(self.hf, observation.messages)
+            said = turn_ids[-1] if turn_ids else -1
+            return ids[1:] if ids and ids[0] == said and said in self.stop_token_ids else ids
+        return self._text(observation.text or "", special=False)
+
+    def action(self, turn_ids: list[int]) -> str:
+        """The text of a model turn, a closing stop token left out."""
+        words = turn_ids[:-1] if turn_ids and turn_ids[-1] in self.stop_token_ids else turn_ids
+        return str(self.hf.decode(words, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def _text(self, text: str, special: bool) -> list[int]:
+        try:
+            return list(self.hf(text, add_special_tokens=special)["input_ids"])
+        except Exception as error:
+            raise EncodingError(f"the tokenizer cannot encode {text[:80]!r}: {error}") from error
+
+    def _checked(self, token_ids: list[int]) -> list[int]:
+        if any(not 0 <= token < self.vocab_size for token in token_ids):
+            raise EncodingError(f"an observation's token_ids must lie in [0, {self.vocab_size})")
+        return list(token_ids)
+
+
+def build_tokenizer(spec: AsyncPPOJobSpec) -> PolicyTokenizer:
+    """The job's tokenizer. Raises UserError when it cannot be made (no symbols, no such folder, no end-of-sequence token)."""
+    if spec.model.builtin is not None:
+        kind = environment_class(spec.environment)
+        symbols = getattr(kind, "symbols", None)
+        if symbols is None:
+            raise UserError(
+                f"spec.model.builtin: the environment {kind.__name__} declares no symbols(); use spec.model.pretrained with it"
+            )
+        hf = symbol_tokenizer(symbols(spec.environment.parameters))
+        return _described(hf, [int(hf.eos_token_id)])
+    if spec.model.pretrained is None:
+        raise UserError("spec.model: name exactly one of builtin and pretrained")
+    from transformers import AutoTokenizer
+
+    source = resolve(spec.model.pretrained)
+    try:
+        hf = AutoTokenizer.from_pretrained(source.name, **source.keywords)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise UserError(f"{FIELD}: no tokenizer can be loaded from {source.name}: {error}") from error
+    stops = _stop_tokens(source, hf.eos_token_id)
+    if not stops:
+        raise UserError(f"{FIELD}: the tokenizer of {source.name} has no end-of-sequence token, a turn could never end")
+    return _described(hf, stops)
+
+
+def _described(hf: "PreTrainedTokenizerBase", stops: list[int]) -> PolicyTokenizer:
+    eos = int(hf.eos_token_id) if hf.eos_token_id is not None else stops[0]
+    return PolicyTokenizer(
+        hf=hf,
+        vocab_size=len(hf),
+        bos_id=int(hf.bos_token_id) if hf.bos_token_id is not None else -1,
+        eos_id=eos,
+        pad_id=int(hf.pad_token_id) if hf.pad_token_id is not None else eos,
+        stop_token_ids=stops,
+    )
+
+
+def _stop_tokens(source: Source, eos: int | None) -> list[int]:
+    """The tokenizer's end of sequence and those of the model's generation_config (chat models end turns with another one)."""
+    from transformers import GenerationConfig
+
+    stops = [] if eos is None else [eos]
+    try:
+        declared = GenerationConfig.from_pretrained(source.name).eos_token_id
+    except OSError:
+        declared = None  # the file is optional
+    more = [declared] if isinstance(declared, int) else declared or []
+    return stops + [token for token in more if token not in stops]
