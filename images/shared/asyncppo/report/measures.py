@@ -167,6 +167,8 @@ class UpdateMetrics(Measure, frozen=True, kw_only=True):
     """One line of metrics.jsonl: one update. `seconds` splits the update's time as LearnerStatus.time does.
 
     quadrants: tokens masked by the discrepancy control and/or clipped: active, masked, clipped, maskedAndClipped.
+    trajectory_staleness: staleness of a trajectory's oldest token → trajectories. staleness_in_flight + staleness_queued split each
+    token's staleness: versions published between its sampling and the receipt of its trajectory, and from then to this step.
     """
 
     update: int
@@ -185,6 +187,8 @@ class UpdateMetrics(Measure, frozen=True, kw_only=True):
     kl: float = 0.0
     staleness: Staleness = Staleness()
     trajectory_staleness: dict[int, int] = {}
+    staleness_in_flight: dict[int, int] = {}
+    staleness_queued: dict[int, int] = {}
     discrepancy: Discrepancy = Discrepancy()
     staleness_ratio_mean: float = 1.0
     staleness_ratio_max: float = 1.0
