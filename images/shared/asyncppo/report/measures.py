@@ -202,7 +202,7 @@ class UpdateMetrics(Measure, frozen=True, kw_only=True):
 
 
 class Summary(Measure, frozen=True, kw_only=True):
-    """summary.json."""
+    """summary.json. phase: Complete, Failed, Stopped. time: role → activity → seconds (a rollout's are summed over its episodes)."""
 
     job: str
     phase: str
@@ -215,10 +215,11 @@ class Summary(Measure, frozen=True, kw_only=True):
     reward: Reward
     old_logits: OldLogits
     staleness: Staleness
+    staleness_bound: int
     discrepancy: Discrepancy
     ledger: LedgerTotals
     syncs: Syncs
     throughput: Throughput
     wall_seconds: float
-    time: dict[str, float] = {}
+    time: dict[str, dict[str, float]] = {}
     restarts: dict[str, int] = {}
