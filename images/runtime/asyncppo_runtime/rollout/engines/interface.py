@@ -96,3 +96,7 @@ class Engine(Protocol):
     @property
     def running(self) -> int:
         """Requests being generated now."""
+
+    @property
+    def kv_usage(self) -> float:
+        """Share of the KV cache in use, 0 to 1."""
