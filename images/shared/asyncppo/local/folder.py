@@ -1,0 +1,247 @@
+"""The output folder of one run: what lies where, whose it is, and who may write in it.
+
+Owns the layout, the lock, and the refusals that keep one job's data from another's. Does not own what the roles write there
+(ledger.db, weights/, checkpoints/, metrics.jsonl and model/ are the learner's).
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from pydantic import ValidationError
+
+from asyncppo.api.job import AsyncPPOJob
+from asyncppo.errors import UserError
+from asyncppo.report.measures import Summary
+
+CHANGEABLE = frozenset(
+    {
+        "spec.algorithm.updates",
+        "spec.activeDeadlineSeconds",
+        "spec.backoffLimit",
+        "spec.checkpoint",
+        "spec.rollout.concurrency",
+        "spec.rollout.replicas",
+        "spec.suspend",
+        "spec.ttlSecondsAfterFinished",
+        "spec.weightSync",
+    }
+)
+"""What a resumed run may be given anew: nothing here changes what the data already in the ledger mean."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run. Making one touches no disk."""
+
+    root: Path
+
+    @property
+    def job_file(self) -> Path:
+        """The manifest as the roles read it: overrides applied, paths absolute, uid filled in."""
+        return self.root / "job.json"
+
+    @property
+    def token_file(self) -> Path:
+        """The job's token, mode 0600."""
+        return self.root / "token"
+
+    @property
+    def learner_url_file(self) -> Path:
+        """Written by the learner once it listens."""
+        return self.root / "learner.url"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One UpdateMetrics per line, by the learner."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def ledger_file(self) -> Path:
+        """The learner's ledger; there once a learner has ever started."""
+        return self.root / "ledger.db"
+
+    @property
+    def summary_file(self) -> Path:
+        """The run's figures, written at the end."""
+        return self.root / "summary.json"
+
+    @property
+    def picture_file(self) -> Path:
+        """The run's picture, written at the end."""
+        return self.root / "report.png"
+
+    @property
+    def model_directory(self) -> Path:
+        """The trained model in Hugging Face format, exported by the learner at the end."""
+        return self.root / "model"
+
+    def log_file(self, role: str) -> Path:
+        """What a role prints."""
+        return self.root / "logs" / f"{role}.log"
+
+    def rollout_directory(self, name: str) -> Path:
+        """A rollout's own files (its outbox)."""
+        return self.root / "rollouts" / name
+
+
+class FolderLock:
+    """Held while a runner works in a folder; the kernel frees it when the runner dies, however it dies."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._path = folder.root / ".lock"
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> Self:
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise UserError(
+                f"{self._path.parent}: another `asyncppo run` is working in this folder; "
+                "wait for it, stop it, or choose another --output"
+            ) from error
+        self._descriptor = descriptor
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write `content` so that a reader sees all of it or the file before it."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, mode)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def check(folder: RunFolder, job: AsyncPPOJob, resume: bool) -> AsyncPPOJob | None:
+    """Whether `job` may run in `folder`; changes nothing.
+
+    Returns the job that ran here before (when resuming), else None. Raises UserError that says what to do instead.
+    """
+    root = folder.root
+    if root.exists() and not root.is_dir():
+        raise UserError(f"{root}: is a file; --output names a folder")
+    if not folder.job_file.exists():
+        if root.exists() and any(child.name != ".lock" for child in root.iterdir()):
+            raise UserError(f"{root}: holds files that are not a run's; choose another --output, or empty it")
+        if resume:
+            raise UserError(f"{root}: holds no run to resume; leave out --resume to start one")
+        return None
+    before = _read_job(folder.job_file)
+    if before.metadata.name != job.metadata.name:
+        raise UserError(
+            f"{root}: holds the run of another job, `{before.metadata.name}` (this one is `{job.metadata.name}`); "
+            "choose another --output"
+        )
+    changed = [change for change in differences(before, job) if not change.allowed]
+    if changed:
+        listing = "".join(f"\n  {change}" for change in changed)
+        raise UserError(
+            f"{root}: holds a run of `{job.metadata.name}` with other settings:{listing}\n"
+            "choose another --output, or put the settings back as they were"
+        )
+    phase = finished_phase(folder)
+    grows = job.spec.algorithm.updates > before.spec.algorithm.updates
+    if phase == "Complete" and not (resume and grows):
+        raise UserError(
+            f"{root}: this run is complete ({before.spec.algorithm.updates} updates): see `asyncppo show {root}`; "
+            "choose another --output to run again, or --resume with more --updates to train on"
+        )
+    if not resume:
+        raise UserError(
+            f"{root}: holds an unfinished run of this job; add --resume to go on with it, or choose another --output"
+        )
+    return before
+
+
+def claim(folder: RunFolder, job: AsyncPPOJob, before: AsyncPPOJob | None) -> AsyncPPOJob:
+    """Write job.json and the token (kept when resuming), remove what an earlier end left. Returns the job with its uid."""
+    uid = before.metadata.uid if before is not None else job.metadata.uid or str(uuid.uuid4())
+    job = job.model_copy(update={"metadata": job.metadata.model_copy(update={"uid": uid}), "status": None})
+    for directory in (folder.root / "logs", folder.root / "rollouts"):
+        directory.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(_document(job), indent=2) + "\n"
+    if not folder.token_file.exists():
+        write_atomically(folder.token_file, f"{secrets.token_urlsafe(32)}\n".encode(), mode=0o600)
+    write_atomically(folder.job_file, content.encode())
+    for leftover in (folder.learner_url_file, folder.summary_file, folder.picture_file):
+        leftover.unlink(missing_ok=True)
+    return job
+
+
+def finished_phase(folder: RunFolder) -> str:
+    """The phase that the last summary of this folder tells; "" without one."""
+    try:
+        return msgspec.json.decode(folder.summary_file.read_bytes(), type=Summary).phase
+    except (FileNotFoundError, msgspec.DecodeError):
+        return ""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One leaf of the spec that differs between the run and the manifest."""
+
+    path: str
+    old: Any
+    new: Any
+
+    @property
+    def allowed(self) -> bool:
+        """Whether a resumed run may take it."""
+        return any(self.path == path or self.path.startswith(f"{path}.") for path in CHANGEABLE)
+
+    def __str__(self) -> str:
+        return f"{self.path}: {_show(self.old)} in the run, {_show(self.new)} in the manifest"
+
+
+def differences(before: AsyncPPOJob, now: AsyncPPOJob) -> list[Change]:
+    """Every leaf of the specs that differs, in the order of the manifest."""
+    return _walk("spec", _document(before)["spec"], _document(now)["spec"])
+
+
+def _walk(path: str, old: Any, new: Any) -> list[Change]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [leaf for key in keys for leaf in _walk(f"{path}.{key}", old.get(key), new.get(key))]
+    return [] if old == new else [Change(path, old, new)]
+
+
+def _show(value: Any) -> str:
+    return "not set" if value is None else json.dumps(value)
+
+
+def _document(job: AsyncPPOJob) -> dict[str, Any]:
+    # None stays in: `dualClip: null` means off, and leaving it out would mean its default.
+    return job.model_dump(mode="json", by_alias=True)
+
+
+def _read_job(path: Path) -> AsyncPPOJob:
+    try:
+        return AsyncPPOJob.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UserError(
+            f"{path}: was not written by this version of asyncppo, so the run cannot be resumed; choose another --output"
+        ) from error
