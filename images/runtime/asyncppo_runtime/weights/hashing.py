@@ -45,4 +45,4 @@ def _content(tensor: torch.Tensor) -> bytes:
     if tensor.numel() == 0:
         return hashlib.sha256().digest()
     flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-    return hashlib.sha256(memoryview(flat.view(torch.uint8).numpy())).digest()
+    return hashlib.sha256(flat.view(torch.uint8).numpy().data).digest()

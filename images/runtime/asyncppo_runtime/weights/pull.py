@@ -16,6 +16,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import aiohttp
 
@@ -49,8 +50,8 @@ class PullLimits:
     corrupt: int = 2
 
 
-class _Retry(Exception):  # noqa: N818 (control flow inside this module, never seen outside)
-    """This attempt failed in a way that another may not."""
+class _RetryError(Exception):
+    """This attempt failed in a way that another may not; never leaves this module."""
 
 
 async def pull(
@@ -58,7 +59,7 @@ async def pull(
     base_url: str,
     record: VersionRecord,
     directory: Path,
-    limits: PullLimits = PullLimits(),  # noqa: B008 (frozen)
+    limits: PullLimits = PullLimits(),
 ) -> Path:
     """Bring the file of `record` into `directory`; returns its path. A file that is already there and verifies is not fetched.
 
@@ -70,7 +71,7 @@ async def pull(
     part = directory / f"{final.name}.{record.file_sha256[:16]}{PART_SUFFIX}"
     url = base_url + routes.WEIGHTS.format(version=record.version)
     with _storage(final):
-        directory.mkdir(parents=True, exist_ok=True)
+        os.makedirs(directory, exist_ok=True)
         async with _locked(directory / f".{final.name}{LOCK_SUFFIX}"):
             if await _verified(final, record):
                 return final
@@ -87,7 +88,7 @@ class HttpTransport:
         session: aiohttp.ClientSession,
         base_url: str,
         directory: Path,
-        limits: PullLimits = PullLimits(),  # noqa: B008 (frozen)
+        limits: PullLimits = PullLimits(),
     ) -> None:
         self._session = session
         self._base_url = base_url
@@ -119,13 +120,13 @@ async def _download(
         if before < record.file_size:
             try:
                 await _attempt(session, url, record, part, before, limits)
-            except (_Retry, aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            except (_RetryError, aiohttp.ClientError, TimeoutError, ConnectionError) as error:
                 failure = f"{type(error).__name__} {error}".strip()
         after = _size(part)
         if after == record.file_size and await _digest(part) == record.file_sha256:
             return
         if after >= record.file_size:
-            part.unlink(missing_ok=True)
+            _remove(part)
             corrupt += 1
             if corrupt >= limits.corrupt:
                 raise WeightsRefusedError(
@@ -158,19 +159,17 @@ async def _attempt(
         if response.status in (401, 403):
             raise WeightsRefusedError(f"{url}: status {response.status}; is this the job's token?")
         if response.status == 416:
-            part.unlink(missing_ok=True)
-            raise _Retry("status 416")
+            _remove(part)
+            raise _RetryError("status 416")
         if response.status not in (200, 206):
-            raise _Retry(f"status {response.status}")
+            raise _RetryError(f"status {response.status}")
         start = 0
         if response.status == 206:
             start = _content_start(response.headers.get("Content-Range", ""))
             if start != offset:
-                raise _Retry(f"asked for bytes from {offset}, got them from {start}")
+                raise _RetryError(f"asked for bytes from {offset}, got them from {start}")
         # A sender that ignores ranges starts again at 0, and so does the file.
-        with part.open("r+b" if part.exists() else "wb") as file:
-            file.truncate(start)
-            file.seek(start)
+        with _opened(part, start) as file:
             written = start
             async for chunk in response.content.iter_chunked(CHUNK):
                 written += len(chunk)
@@ -194,6 +193,17 @@ def _content_start(header: str) -> int:
     return int(first) if first.isascii() and first.isdecimal() else -1
 
 
+def _opened(part: Path, start: int) -> BinaryIO:
+    file = part.open("r+b" if part.exists() else "w+b")
+    file.truncate(start)
+    file.seek(start)
+    return file
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -211,12 +221,12 @@ async def _digest(path: Path) -> str:
 
 async def _verified(final: Path, record: VersionRecord) -> bool:
     """Whether the target is there and right; a wrong one (left by a fault of the disk) is deleted."""
-    if not final.exists():
+    if not _size(final):
         return False
     try:
         await asyncio.to_thread(verify_file, final, record)
     except WeightsRefusedError:
-        final.unlink(missing_ok=True)
+        _remove(final)
         return False
     return True
 
