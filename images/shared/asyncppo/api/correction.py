@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from asyncppo.api.base import ApiModel
-from asyncppo.api.training import NonNegativeInt, PositiveFloat
+from asyncppo.api.training import PositiveFloat
 
 
 class Strategy(StrEnum):
@@ -100,7 +100,7 @@ class StalenessAction(StrEnum):
 class StalenessSpec(ApiModel):
     """The hard bound on staleness: of every token, queue time included."""
 
-    max_versions: NonNegativeInt = 2
+    max_versions: Annotated[int, Field(ge=0, le=1000)] = 2
     """No token older than this many versions is trained on. 0 is synchronous training."""
     action: StalenessAction = StalenessAction.WAIT
     """Wait: before a step that would make an open trajectory too old, wait for it. Discard: drop its group as `stale`."""

@@ -3,15 +3,41 @@
 Owns these fields. Does not own the objects made from them (`asyncppo_operator.plan`).
 """
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from asyncppo.api.base import ApiModel
-from asyncppo.api.training import NonNegativeInt, PositiveFloat, PositiveInt, Precision
+from asyncppo.api.training import NonNegativeInt, Parameters, PositiveFloat, PositiveInt, Precision
 
-Quantity = Annotated[int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True})]
+QUANTITY_PATTERN = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|[kMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?$"
+
+
+def _quantity(value: Any) -> int | str:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
+        return value
+    if isinstance(value, str) and len(value) <= 64 and re.fullmatch(QUANTITY_PATTERN, value, re.ASCII):
+        return value
+    raise PydanticCustomError("quantity", "not a quantity")
+
+
+Quantity = Annotated[
+    int | str,
+    PlainValidator(_quantity),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "x-kubernetes-int-or-string": True,
+            "pattern": QUANTITY_PATTERN,
+            "maxLength": 64,
+            "minimum": 0,
+        }
+    ),
+]
+"""A Kubernetes quantity that is not negative: 2, "500m", "10Gi"."""
 
 
 class Resources(ApiModel):
@@ -30,7 +56,7 @@ class RoleSpec(ApiModel):
     """Container image; default: the one the operator was installed with."""
     resources: Resources = Resources()
     """Compute resources."""
-    template: dict[str, Any] = {}
+    template: Parameters = {}
     """A PodTemplateSpec overlay, merged strategically over what the operator renders."""
 
 
@@ -63,11 +89,11 @@ class EngineSpec(ApiModel):
     """The engine's compute precision; what is published to it is cast to this."""
     tensor_parallel: PositiveInt = 1
     """GPUs one replica is split over (VLLM)."""
-    kv_cache_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 28
-    """Memory for the KV cache."""
+    kv_cache_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 50)] = 1 << 28
+    """Memory for the KV cache, in bytes."""
     threads: NonNegativeInt = 1
     """CPU threads of one forward; 0 lets torch choose."""
-    options: Annotated[dict[str, Any], Field(max_length=64)] = {}
+    options: Parameters | None = None
     """Further engine arguments of vLLM, passed as they are."""
 
 

@@ -14,13 +14,14 @@ PositiveInt = Annotated[int, Field(ge=1, le=2**31 - 1)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=2**31 - 1)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
+Parameters = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
 
 
 class BuiltinModel(ApiModel):
     """A tiny Llama-shaped transformer made on the spot from the job's seed, with a symbol tokenizer of the environment."""
 
     hidden_size: Annotated[int, Field(ge=8, le=4096)] = 64
-    """Width of the residual stream; a multiple of `heads`."""
+    """Width of the residual stream; a multiple of 2 x `heads`, since rotary embeddings turn pairs."""
     layers: Annotated[int, Field(ge=1, le=64)] = 2
     """Number of transformer blocks."""
     heads: Annotated[int, Field(ge=1, le=64)] = 4
@@ -51,9 +52,11 @@ class EnvironmentSpec(ApiModel):
 
     type: EnvironmentType
     """GuessNumber, ReasoningGym (the package of that name), or Custom with `entrypoint`."""
-    entrypoint: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=256)] | None = None
+    entrypoint: (
+        Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$", max_length=256)] | None
+    ) = None
     """`module:Class` of a Custom environment."""
-    parameters: dict[str, Any] = {}
+    parameters: Parameters = {}
     """Handed to the environment as it is."""
     max_turns: PositiveInt = 16
     """An episode that reaches this many model turns is ended."""
@@ -74,7 +77,7 @@ class SamplingSpec(ApiModel):
     temperature: Annotated[float, Field(gt=0.0, le=10.0)] = 1.0
     """Divides the logits, in the engine and in the trainer alike."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Nucleus sampling; other values than 1 are not implemented yet."""
+    """Nucleus sampling: the smallest set of tokens whose probabilities reach this; 1 samples from all."""
     max_tokens: PositiveInt = 16
     """Most tokens the model may say in one turn."""
     context_length: PositiveInt = 256
@@ -141,6 +144,21 @@ class DiscrepancySpec(ApiModel):
     """Upper cap of the importance weight."""
 
 
+class CriticSpec(ApiModel):
+    """The value function of GAE: one linear head on the policy's last hidden state, trained beside it."""
+
+    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Discount per token."""
+    gae_lambda: Annotated[float, Field(ge=0.0, le=1.0)] = 0.95
+    """GAE's trace decay: 0 trusts the critic alone, 1 the return alone."""
+    learning_rate: PositiveFloat = 1e-3
+    """Learning rate of the value head."""
+    value_coefficient: PositiveFloat = 0.5
+    """Weight of the value loss."""
+    value_clip: PositiveFloat | None = None
+    """Largest change of a value from the one at batch time that still lowers the loss; not set: no clip."""
+
+
 class AlgorithmSpec(ApiModel):
     """The objective: decoupled PPO, the staleness ratio clipped and the discrepancy ratio masked."""
 
@@ -152,6 +170,8 @@ class AlgorithmSpec(ApiModel):
     """Groups per optimizer step."""
     advantage: Advantage = Advantage.GRPO
     """How a trajectory's reward becomes an advantage."""
+    critic: CriticSpec | None = None
+    """The critic of GAE, which needs one; no other estimator takes one."""
     loss: Loss = Loss.PPO
     """The policy loss."""
     normalization: Normalization = Normalization.TOKEN_MEAN
@@ -161,7 +181,7 @@ class AlgorithmSpec(ApiModel):
     clip_high: PositiveFloat = 0.2
     """Upper clip of the staleness ratio: 1 + clipHigh."""
     dual_clip: Annotated[float, Field(gt=1.0)] | None = 3.0
-    """Bounds the surrogate of negative advantages at dualClip x advantage; null turns it off."""
+    """Bounds the surrogate of negative advantages at dualClip x advantage; null turns it off (PPO loss)."""
     discrepancy: DiscrepancySpec = DiscrepancySpec()
     """Control of the discrepancy ratio."""
     entropy_coefficient: NonNegativeFloat = 0.0
