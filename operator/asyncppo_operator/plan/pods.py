@@ -1,0 +1,184 @@
+"""The pod template of a role: what all roles have in common, then the role's command, then the user's overlay.
+
+Owns the template. Security: no root, read-only root file system, no capabilities, no API token. Does not own the StatefulSet
+around it (`workloads.py`).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from asyncppo.api.job import AsyncPPOJob
+from asyncppo.api.roles import RoleSpec
+from asyncppo_operator import names
+from asyncppo_operator.names import Role
+from asyncppo_operator.plan.overlay import merge
+from asyncppo_operator.settings import Settings
+
+Object = dict[str, Any]
+
+MODULES = {
+    Role.LEARNER: "asyncppo_runtime.learner",
+    Role.ROLLOUT: "asyncppo_runtime.rollout",
+    Role.OLD_LOGIT: "asyncppo_runtime.old_logit",
+}
+# A GPU process group shares tensors through /dev/shm; a container's own is 64 MB.
+SHM_GPU = "16Gi"
+SHM_CPU = "1Gi"
+
+
+def role_spec(job: AsyncPPOJob, role: Role) -> RoleSpec:
+    """The role's part of the spec."""
+    return {Role.LEARNER: job.spec.learner, Role.ROLLOUT: job.spec.rollout, Role.OLD_LOGIT: job.spec.old_logit}[role]
+
+
+def template_hash(job: AsyncPPOJob, role: Role) -> str:
+    """Hash of what a user can change of a running role's pods: image, resources, overlay.
+
+    Not of the rendered template: an operator upgrade that renders differently must not restart training.
+    """
+    spec = role_spec(job, role)
+    content = [spec.image, spec.resources.model_dump(mode="json"), spec.template]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def pod_template(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
+    """The role's PodTemplateSpec. UserError when the overlay cannot be merged."""
+    name = job.metadata.name
+    rendered = {"metadata": {"labels": names.labels(name, role)}, "spec": _pod_spec(job, role, settings)}
+    merged = merge(rendered, role_spec(job, role).template)
+    metadata = dict(merged.get("metadata") or {})
+    # after the overlay: what selects and tells pods apart is not the user's to change
+    metadata["labels"] = {**(metadata.get("labels") or {}), **names.labels(name, role)}
+    metadata["annotations"] = {
+        **(metadata.get("annotations") or {}),
+        names.ANNOTATION_TEMPLATE: template_hash(job, role),
+    }
+    return {**merged, "metadata": metadata}
+
+
+def _pod_spec(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
+    name = job.metadata.name
+    spec: Object = {
+        "serviceAccountName": names.account(name),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": int(settings.timing.grace_seconds),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": names.USER_ID,
+            "runAsGroup": names.USER_ID,
+            "fsGroup": names.USER_ID,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(job, role, settings)],
+        "volumes": [
+            {"name": "job", "configMap": {"name": names.config(name)}},
+            {"name": "token", "secret": {"secretName": names.token(name), "defaultMode": 0o440}},
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _shm_size(role_spec(job, role))}},
+            _data_volume(name, role),
+        ],
+    }
+    if settings.images.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": secret} for secret in settings.images.pull_secrets]
+    return spec
+
+
+def _data_volume(name: str, role: Role) -> Object:
+    if role is Role.LEARNER:
+        return {"name": "data", "persistentVolumeClaim": {"claimName": names.storage(name)}}
+    return {"name": "data", "emptyDir": {}}
+
+
+def _shm_size(spec: RoleSpec) -> str:
+    wanted = {**spec.resources.requests, **spec.resources.limits}
+    return SHM_GPU if any("gpu" in resource for resource in wanted) else SHM_CPU
+
+
+def _container(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
+    spec = role_spec(job, role)
+    container: Object = {
+        "name": role.value,
+        "image": spec.image or default_image(settings, role),
+        "imagePullPolicy": settings.images.pull_policy,
+        "command": ["python", "-m", MODULES[role]],
+        "args": _arguments(job, role),
+        "env": _environment(),
+        "ports": [{"name": names.PORT_NAME, "containerPort": names.PORT, "protocol": "TCP"}],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        # the end of the log becomes the termination message: the root cause in the job's status
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": "job", "mountPath": names.JOB_FILE.rsplit("/", 1)[0], "readOnly": True},
+            {"name": "token", "mountPath": names.TOKEN_FILE.rsplit("/", 1)[0], "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "shm", "mountPath": "/dev/shm"},
+            {"name": "data", "mountPath": names.DATA_DIRECTORY},
+        ],
+        **_probes(role),
+    }
+    resources = {
+        key: dict(value)
+        for key, value in (("requests", spec.resources.requests), ("limits", spec.resources.limits))
+        if value
+    }
+    if resources:
+        container["resources"] = resources
+    return container
+
+
+def default_image(settings: Settings, role: Role) -> str:
+    """The image of a role whose spec names none."""
+    images = settings.images
+    return {Role.LEARNER: images.learner, Role.ROLLOUT: images.rollout, Role.OLD_LOGIT: images.old_logit}[role]
+
+
+def _arguments(job: AsyncPPOJob, role: Role) -> list[str]:
+    common = [
+        "--job", names.JOB_FILE,
+        "--directory", names.DATA_DIRECTORY,
+        "--listen", f"0.0.0.0:{names.PORT}",
+        "--token-file", names.TOKEN_FILE,
+    ]  # fmt: skip
+    if role is Role.LEARNER:
+        return common
+    return [
+        *common,
+        "--learner", names.learner_url(job.metadata.name),
+        "--advertise", f"http://$(POD_IP):{names.PORT}",
+        "--name", "$(POD_NAME)",
+    ]  # fmt: skip
+
+
+def _environment() -> list[Object]:
+    def field(name: str, path: str) -> Object:
+        return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+    return [
+        field("POD_NAME", "metadata.name"),
+        field("POD_IP", "status.podIP"),
+        # caches of libraries go to the role's own volume: the root file system is read-only
+        {"name": "HOME", "value": f"{names.DATA_DIRECTORY}/home"},
+        {"name": "HF_HOME", "value": f"{names.DATA_DIRECTORY}/home/huggingface"},
+    ]
+
+
+def _probes(role: Role) -> Mapping[str, Object]:
+    def get(path: str) -> Object:
+        return {"httpGet": {"path": path, "port": names.PORT_NAME}, "timeoutSeconds": 5}
+
+    # A rollout opens its port only after the learner has answered, and a learner may wait long for a place: its start is not
+    # bounded by the probe but by the job's deadline. A learner that starts loads a model: a quarter of an hour.
+    patience = 180 if role is Role.LEARNER else 17280
+    return {
+        "startupProbe": {**get("/healthz"), "periodSeconds": 5, "failureThreshold": patience},
+        "livenessProbe": {**get("/healthz"), "periodSeconds": 10, "failureThreshold": 6},
+        "readinessProbe": {**get("/readyz"), "periodSeconds": 5, "failureThreshold": 2},
+    }
