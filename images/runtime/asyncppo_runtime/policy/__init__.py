@@ -1,7 +1,8 @@
 """A job's model and tokenizer, made the same way in every program. Owns their making; does not own weights of a version.
 
 `build_model` gives initial weights (the learner's version 0), `build_architecture` the same module without a promise about its
-weights (a rollout or scorer loads a version over it), `build_tokenizer` the ids, `policy_tensors` what a version consists of, `save_pretrained` the Hugging Face folder.
+weights (a rollout or scorer loads a version over it), `build_tokenizer` the ids, `policy_tensors` what a version consists of,
+`save_pretrained` the Hugging Face folder.
 """
 
 from asyncppo_runtime.policy.errors import EncodingError
