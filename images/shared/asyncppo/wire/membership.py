@@ -61,12 +61,18 @@ class Ready(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
-    """Every second or so: renews leases, tells load. Token counters are totals since the worker's start."""
+    """Every second or so: renews leases, tells load. Token counters are totals since the worker's start.
+
+    pause_expired: the member's pause has outlived its time to live, so nobody drives the epoch in `envelope` any more. The learner
+    closes that epoch before it answers: unsealed, it is rolled back; sealed and published, it is finished with every member of it
+    (who load the version by themselves); sealed and not published, it waits for a coordinator.
+    """
 
     envelope: Envelope
     version: int
     lease_ids: list[int]
     paused: bool = False
+    pause_expired: bool = False
     sampled_tokens: int = 0
     running: int = 0
     outbox: int = 0

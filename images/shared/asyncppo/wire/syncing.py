@@ -16,8 +16,10 @@ class SyncView(msgspec.Struct, frozen=True, kw_only=True):
     """The ledger's durable answer to "where are we". The learner answers every sync call with it.
 
     epoch: the last epoch handed out. owner: coordinator that holds it. open: an epoch is begun and not finished.
-    sealed: it is past its commit point. version: the resident (trained) version. members: frozen at begin, narrowed by fencing.
-    wanted: the learner has a step (or a restore) waiting for a sync. stepped: the open epoch's target is published.
+    sealed: it is past its commit point. version: the version the members serve, which an open epoch ends. members: of an open epoch,
+    frozen at begin and narrowed by fencing (a member that joined again is no longer in it); when none is open, who would be in the
+    next one: everybody Ready or Draining now. wanted: the learner has a step (or a restore) waiting for a sync. stepped: the version
+    to move to is published (so it may be before an epoch begins: a roll-back after the step, a restore).
     record, canary: of the newest published version. finished, failed: the job is over, and why if it failed.
     """
 
@@ -70,7 +72,12 @@ class Seal(msgspec.Struct, frozen=True):
 
 
 class Finish(msgspec.Struct, frozen=True):
-    """Every member left in the epoch is on the target (`loaded`), the rest are fenced. Phase seconds are for the record."""
+    """The end of `epoch`, recorded before any member is told to resume.
+
+    Sealed: every member left is on the target (`loaded`), the rest are fenced. Unsealed: the epoch is rolled back, its members go on
+    under `version`, those in `fenced` are fenced; a target already published stays and waits for the next epoch. Phase seconds are
+    for the record. bad_publication: not empty when every member refused the weights or failed the canary; the job stops for it.
+    """
 
     job_uid: str
     coordinator: str
@@ -78,6 +85,7 @@ class Finish(msgspec.Struct, frozen=True):
     loaded: list[str]
     fenced: list[str]
     seconds: dict[str, float]
+    bad_publication: str = ""
 
 
 class Pause(msgspec.Struct, frozen=True):
