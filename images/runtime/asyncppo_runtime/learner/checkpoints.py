@@ -1,0 +1,96 @@
+"""Checkpoint files: weights, optimizer, progress; written beside, synced, renamed. Which ones count, the ledger says.
+
+A folder `checkpoints/<version>/` holds model.safetensors (train-side parameters), optimizer.safetensors (one tensor per state
+entry, named `<parameter index>.<entry>`) and state.json. No pickle anywhere.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from asyncppo_runtime.learner.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class CheckpointState:
+    """What is not a tensor. update: optimizer steps taken. train_hash: of the parameters, checked at restore."""
+
+    version: int
+    update: int
+    train_hash: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint in memory: parameters by name, optimizer tensors by `<index>.<entry>`."""
+
+    state: CheckpointState
+    parameters: dict[str, torch.Tensor]
+    optimizer: dict[str, torch.Tensor]
+
+
+def checkpoint_path(root: Path, version: int) -> Path:
+    """Folder of version's checkpoint."""
+    return root / f"{version:08d}"
+
+
+def write_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
+    """Write and make durable; afterwards the folder is complete under its final name. OSError when the disk is full."""
+    final = checkpoint_path(root, checkpoint.state.version)
+    draft = final.with_suffix(".tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        save_file(checkpoint.parameters, draft / "model.safetensors")
+        save_file(checkpoint.optimizer, draft / "optimizer.safetensors")
+        (draft / "state.json").write_text(json.dumps(asdict(checkpoint.state)) + "\n")
+        for path in (*draft.iterdir(), draft):
+            _sync(path)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    shutil.rmtree(final, ignore_errors=True)
+    draft.rename(final)
+    _sync(root)
+    return final
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read one back. CheckpointError names what is wrong with it."""
+    try:
+        state = CheckpointState(**json.loads((folder / "state.json").read_text()))
+        parameters = load_file(folder / "model.safetensors")
+        optimizer = load_file(folder / "optimizer.safetensors")
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"checkpoint {folder} is damaged ({error}); remove it to resume from an older one, or start a new run"
+        ) from error
+    return Checkpoint(state, parameters, optimizer)
+
+
+def remove_checkpoints(root: Path, keep: set[int]) -> list[int]:
+    """Delete every folder whose version is not in `keep`, and every draft. Returns what was deleted."""
+    removed = []
+    if not root.is_dir():
+        return removed
+    for folder in sorted(root.iterdir()):
+        if folder.suffix == ".tmp" or int(folder.stem) not in keep:
+            shutil.rmtree(folder)
+            if folder.suffix != ".tmp":
+                removed.append(int(folder.stem))
+    return removed
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

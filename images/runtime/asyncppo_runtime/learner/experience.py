@@ -1,0 +1,92 @@
+"""The experience service: leases out, trajectories in. Owns admission; what is kept, and how, is the ledger's.
+
+Both are one ledger transaction each, so an answer means durable.
+"""
+
+import time
+from collections.abc import Callable
+
+from asyncppo.api.job import AsyncPPOJobSpec
+from asyncppo.errors import RefusedError
+from asyncppo.wire.experience import GiveBack, LeaseReply, LeaseRequest, Upload, UploadReply
+from asyncppo_runtime.learner.notice import Notice
+from asyncppo_runtime.learner.selection import live_groups_allowed
+from asyncppo_runtime.learner.threads import OwnThread
+from asyncppo_runtime.ledger.errors import LedgerRefusedError
+from asyncppo_runtime.ledger.ledger import Ledger
+
+LEASE_TTL_SECONDS = 60.0
+RETRY_SECONDS = 0.05
+STALLED_AFTER_SECONDS = 30.0
+
+
+class Experience:
+    """Grants leases within the admission capacity and takes what comes of them.
+
+    updates_left: optimizer steps still to take. wanted_since: when the pending step began to wait for a sync (None: it does not).
+    finished: whether the job is over.
+    """
+
+    def __init__(
+        self,
+        spec: AsyncPPOJobSpec,
+        ledger: OwnThread[Ledger],
+        changed: Notice,
+        updates_left: Callable[[], int],
+        wanted_since: Callable[[], float | None],
+        finished: Callable[[], bool],
+    ) -> None:
+        self._spec = spec
+        self._ledger = ledger
+        self._changed = changed
+        self._updates_left = updates_left
+        self._wanted_since = wanted_since
+        self._finished = finished
+
+    async def lease(self, request: LeaseRequest) -> LeaseReply:
+        """Up to `count` leases, or none and the reason. RefusedError 409 for a sender that is no member."""
+        if self._finished():
+            return LeaseReply([], "Finished", 1.0)
+        algorithm, staleness = self._spec.algorithm, self._spec.staleness
+        allowed = live_groups_allowed(
+            algorithm.batch_groups, staleness.max_versions, self._updates_left() * algorithm.batch_groups
+        )
+        try:
+            leases = await self._ledger(
+                Ledger.grant,
+                request.envelope,
+                request.version,
+                request.count,
+                allowed,
+                LEASE_TTL_SECONDS,
+                time.monotonic(),
+            )
+        except LedgerRefusedError as refused:
+            if refused.reason in {"SyncActive", "StaleVersion", "NotReady"}:
+                return LeaseReply([], refused.reason, RETRY_SECONDS)
+            raise RefusedError(409, refused.reason, refused.message) from refused
+        if leases:
+            return LeaseReply(leases)
+        return LeaseReply([], "SyncStalled" if self._stalled() else "AtCapacity", RETRY_SECONDS)
+
+    def _stalled(self) -> bool:
+        since = self._wanted_since()
+        return since is not None and time.monotonic() - since > STALLED_AFTER_SECONDS
+
+    async def receive(self, upload: Upload) -> UploadReply:
+        """Take finished or partial trajectories; durable when it answers. RefusedError 409 for a sender that is no member."""
+        try:
+            receipt = await self._ledger(Ledger.receive, upload.envelope, upload.trajectories, time.monotonic())
+        except LedgerRefusedError as refused:
+            raise RefusedError(409, refused.reason, refused.message) from refused
+        self._changed.ring()
+        return receipt.reply
+
+    async def give_back(self, message: GiveBack) -> UploadReply:
+        """End leases unproduced."""
+        try:
+            ended = await self._ledger(Ledger.give_back, message.envelope, message.lease_ids, time.monotonic())
+        except LedgerRefusedError as refused:
+            raise RefusedError(409, refused.reason, refused.message) from refused
+        self._changed.ring()
+        return UploadReply(ended, [])

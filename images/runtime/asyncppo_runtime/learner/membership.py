@@ -1,0 +1,124 @@
+"""Joining, heartbeats, leaving. Owns what a member is told to do next and when it was last seen; membership is the ledger's."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from asyncppo.errors import RefusedError
+from asyncppo.report.measures import MemberView
+from asyncppo.wire.envelope import Envelope
+from asyncppo.wire.membership import Heartbeat, HeartbeatReply, Join, Joined, Leave, Member, MemberState, Ready
+from asyncppo.wire.versions import VersionRecord
+from asyncppo_runtime.learner.notice import Notice
+from asyncppo_runtime.learner.threads import OwnThread
+from asyncppo_runtime.ledger.errors import LedgerRefusedError
+from asyncppo_runtime.ledger.ledger import Ledger
+from asyncppo_runtime.ledger.records import LedgerView
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A member's newest heartbeat and when it came (monotonic seconds)."""
+
+    at: float
+    beat: Heartbeat
+
+
+class Membership:
+    """The learner's side of `asyncppo.wire.membership`."""
+
+    def __init__(
+        self, job_uid: str, ledger: OwnThread[Ledger], changed: Notice, finished: Callable[[], bool]
+    ) -> None:
+        self._job_uid = job_uid
+        self._ledger = ledger
+        self._changed = changed
+        self._finished = finished
+        self._seen: dict[str, Seen] = {}
+
+    async def join(self, message: Join) -> Joined:
+        """A new incarnation; the record is there unless a sync runs."""
+        member = await self._ledger(Ledger.join, message.name, message.url, time.monotonic())
+        view = await self._ledger(Ledger.view)
+        self._changed.ring()
+        return Joined(member.incarnation, view.epoch, _loadable(view))
+
+    async def ready(self, message: Ready) -> HeartbeatReply:
+        """Loaded and verified; the answer's state says whether it counts as READY or has to load another version."""
+        try:
+            state = await self._ledger(
+                Ledger.ready, message.envelope, message.version, message.weights_hash, time.monotonic()
+            )
+        except LedgerRefusedError as refused:
+            raise RefusedError(409, refused.reason, refused.message) from refused
+        self._changed.ring()
+        return await self._reply(state, [])
+
+    async def heartbeat(self, beat: Heartbeat) -> HeartbeatReply:
+        """Renew leases, note the load, tell the member where the job is."""
+        found = await self._ledger(Ledger.heartbeat, beat.envelope, beat.version, beat.lease_ids, time.monotonic())
+        if found.state not in (MemberState.FENCED, MemberState.LEFT):
+            self._seen[beat.envelope.target] = Seen(time.monotonic(), beat)
+        return await self._reply(found.state, found.lost)
+
+    async def drain(self, envelope: Envelope) -> HeartbeatReply:
+        """No new leases for this member."""
+        try:
+            state = await self._ledger(Ledger.drain, envelope.target, time.monotonic())
+        except LedgerRefusedError as refused:
+            raise RefusedError(404, refused.reason, refused.message) from refused
+        return await self._reply(state, [])
+
+    async def leave(self, message: Leave) -> HeartbeatReply:
+        """Gone in good order."""
+        try:
+            state = await self._ledger(Ledger.leave, message.envelope, time.monotonic())
+        except LedgerRefusedError as refused:
+            raise RefusedError(409, refused.reason, refused.message) from refused
+        self._seen.pop(message.envelope.target, None)
+        self._changed.ring()
+        return await self._reply(state, [])
+
+    async def views(self) -> list[MemberView]:
+        """Every member that has not left, with its newest heartbeat's load."""
+        members = await self._ledger(Ledger.members)
+        return [self._view(member) for member in members if member.state is not MemberState.LEFT]
+
+    def _view(self, member: Member) -> MemberView:
+        seen = self._seen.get(member.name)
+        if seen is None:
+            return MemberView(
+                name=member.name,
+                incarnation=member.incarnation,
+                state=member.state.value,
+                version=member.version,
+                last_seen_seconds=-1.0,
+            )
+        return MemberView(
+            name=member.name,
+            incarnation=member.incarnation,
+            state=member.state.value,
+            version=seen.beat.version,
+            paused=seen.beat.paused,
+            running=seen.beat.running,
+            outbox=seen.beat.outbox,
+            sampled_tokens=seen.beat.sampled_tokens,
+            last_seen_seconds=time.monotonic() - seen.at,
+        )
+
+    async def _reply(self, state: MemberState, lost: list[int]) -> HeartbeatReply:
+        view = await self._ledger(Ledger.view)
+        return HeartbeatReply(
+            state=state,
+            epoch=view.epoch,
+            syncing=view.open,
+            sealed_version=view.sealed_version,
+            record=_loadable(view),
+            finished=self._finished(),
+            lost_leases=lost,
+        )
+
+
+def _loadable(view: LedgerView) -> VersionRecord | None:
+    """What a member outside a sync must be on; None while a sync runs."""
+    return None if view.open else view.announced_record

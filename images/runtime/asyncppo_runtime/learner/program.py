@@ -1,0 +1,235 @@
+"""The learner program put together: opens the ledger, restores, serves, trains, parks. Owns the life of its parts."""
+
+import asyncio
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from asyncppo.api.correction import Scoring, Strategy
+from asyncppo.api.job import AsyncPPOJob
+from asyncppo.api.manifest import job_fingerprint
+from asyncppo.api.training import Overlong
+from asyncppo.metrics.learner_collector import LearnerCollector
+from asyncppo.report.measures import UpdateMetrics
+from asyncppo.sync.columns import column_for
+from asyncppo.wire.server import serve
+from asyncppo_runtime.learner.board import Board
+from asyncppo_runtime.learner.errors import LearnerError
+from asyncppo_runtime.learner.experience import Experience
+from asyncppo_runtime.learner.membership import Membership
+from asyncppo_runtime.learner.notice import Notice
+from asyncppo_runtime.learner.progress import Progress
+from asyncppo_runtime.learner.publication import Publication
+from asyncppo_runtime.learner.service import learner_application
+from asyncppo_runtime.learner.stopwatch import Stopwatch
+from asyncppo_runtime.learner.synchronization import Synchronization
+from asyncppo_runtime.learner.threads import OwnThread
+from asyncppo_runtime.learner.trainer import Trainer
+from asyncppo_runtime.learner.training import Training
+from asyncppo_runtime.ledger.errors import LedgerError
+from asyncppo_runtime.ledger.ledger import Ledger
+from asyncppo_runtime.ledger.records import LedgerSettings, SealRule
+from asyncppo_runtime.policy import build_tokenizer, save_pretrained
+from asyncppo_runtime.weights.serve import weights_handler
+from asyncppo_runtime.weights.store import WeightStore
+
+log = logging.getLogger(__name__)
+
+HOUSEKEEPING_SECONDS = 1.0
+FAREWELL_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What the program is started with."""
+
+    job: AsyncPPOJob
+    directory: Path
+    host: str
+    port: int
+    token: str
+
+
+def seal_rule(job: AsyncPPOJob) -> SealRule:
+    """What the job's strategy demands of a seal."""
+    old_logits = job.spec.old_logits
+    if old_logits.strategy is not Strategy.INTERRUPTION:
+        return SealRule.NONE
+    return SealRule.SCORED if old_logits.scoring is Scoring.BARRIER else SealRule.RECORDED
+
+
+class LearnerProgram:
+    """One run of the learner. `run` returns when told to stop; the outcome stays readable on /v1/status until then."""
+
+    def __init__(self, arguments: Arguments) -> None:
+        self._arguments = arguments
+        self._stop = asyncio.Event()
+        self._finished = False
+        self._failed = ""
+
+    def stop(self) -> None:
+        """End: checkpoint, close, return."""
+        self._stop.set()
+
+    async def run(self) -> bool:
+        """Train, then park until `stop`. True unless the job failed. Raises UserError, CheckpointError, LedgerUnusableError, OSError
+        before anything is served."""
+        arguments, job = self._arguments, self._arguments.job
+        directory = arguments.directory
+        directory.mkdir(parents=True, exist_ok=True)
+        fingerprint = job_fingerprint(job.spec)
+        settings = LedgerSettings(
+            job_uid=job.metadata.uid,
+            fingerprint=fingerprint,
+            group_size=job.spec.algorithm.group_size,
+            seed=job.spec.seed,
+            seal_rule=seal_rule(job),
+            exact=job.spec.old_logits.strategy.exact,
+            discard_overlong=job.spec.sampling.overlong is Overlong.DISCARD,
+        )
+        ledger = OwnThread("ledger", lambda: Ledger.open(directory / "ledger.db", settings, time.monotonic()))
+        try:
+            trainer = OwnThread("trainer", lambda: Trainer(job.spec))
+            try:
+                return await self._serve(fingerprint, ledger, trainer)
+            finally:
+                trainer.close()
+        finally:
+            ledger.close(Ledger.close)
+
+    async def _serve(self, fingerprint: str, ledger: OwnThread[Ledger], trainer: OwnThread[Trainer]) -> bool:
+        arguments, job = self._arguments, self._arguments.job
+        directory, spec = arguments.directory, job.spec
+        changed, stopwatch, progress = Notice(), Stopwatch(), Progress(spec.algorithm.updates)
+        store = WeightStore(directory / "weights")
+        publication = Publication(spec, fingerprint, ledger, trainer, store, directory / "checkpoints")
+        update = await publication.begin()
+        metrics_file = directory / "metrics.jsonl"
+        history = await _history(ledger)
+        metrics_file.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in history))
+        training = Training(
+            spec,
+            ledger,
+            trainer,
+            publication,
+            progress,
+            stopwatch,
+            changed,
+            metrics_file,
+            update,
+            scores_at_arrival=spec.old_logits.strategy is Strategy.INTERRUPTION,
+        )
+        membership = Membership(job.metadata.uid, ledger, changed, lambda: self._finished)
+        board = Board(job, ledger, training, publication, membership, progress, stopwatch)
+        collector = LearnerCollector(lambda: board.current)
+        for line in history:
+            progress.add(line)
+            collector.record(line)
+        training.on_update = collector.record
+        registry = CollectorRegistry()
+        registry.register(collector)
+        app = learner_application(
+            token=arguments.token,
+            job_uid=job.metadata.uid,
+            registry=registry,
+            ready=lambda: "",
+            experience=Experience(
+                spec,
+                ledger,
+                changed,
+                lambda: training.updates_left,
+                lambda: training.wanted_since,
+                lambda: self._finished,
+            ),
+            membership=membership,
+            synchronization=Synchronization(
+                column_for(spec.old_logits),
+                seal_rule(job),
+                ledger,
+                training,
+                changed,
+                lambda: (self._finished, self._failed),
+            ),
+            weights=weights_handler(store, lambda version: ledger(Ledger.version, version)),
+            status=board.refresh,
+            stop=self.stop,
+        )
+        await board.refresh()
+        runner, port = await serve(app, arguments.host, arguments.port)
+        _announce(directory / "learner.url", f"http://{arguments.host}:{port}")
+        log.info("serving on %s:%d, version %d, update %d", arguments.host, port, publication.version, update)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                housekeeping = tasks.create_task(self._keep_house(ledger, board, changed))
+                work = tasks.create_task(self._train(training, publication, board, ledger, trainer, changed))
+                await self._stop.wait()
+                work.cancel()
+                housekeeping.cancel()
+            if not self._finished:
+                await publication.checkpoint_now(training.update)
+                log.info("stopped at update %d; checkpoint %d", training.update, publication.last_checkpoint)
+            return not self._failed
+        finally:
+            await runner.cleanup()
+
+    async def _train(
+        self,
+        training: Training,
+        publication: Publication,
+        board: Board,
+        ledger: OwnThread[Ledger],
+        trainer: OwnThread[Trainer],
+        changed: Notice,
+    ) -> None:
+        try:
+            await training.run()
+            await _until_announced(ledger, changed)
+            await self._say_goodbye(ledger, changed)
+            model_folder = self._arguments.directory / "model"
+            await trainer(Trainer.export_model, model_folder)
+            board.end("Complete", f"trained {training.update} updates")
+        except (LearnerError, LedgerError, OSError) as error:
+            log.error("the job failed: %s", error)
+            good = publication.last_checkpoint
+            self._failed = f"{error}. Last good checkpoint: {good if good >= 0 else 'none'}"
+            board.end("Failed", self._failed)
+        self._finished = True
+        await board.refresh()
+        changed.ring()
+
+    async def _say_goodbye(self, ledger: OwnThread[Ledger], changed: Notice) -> None:
+        """Rollouts are told by their heartbeats that the job is over; wait a moment for their leases to come back."""
+        self._finished = True
+        deadline = time.monotonic() + FAREWELL_SECONDS
+        while time.monotonic() < deadline and (await ledger(Ledger.totals)).in_flight:
+            await changed.wait(0.2)
+
+    async def _keep_house(self, ledger: OwnThread[Ledger], board: Board, changed: Notice) -> None:
+        while True:
+            if await ledger(Ledger.expire, time.monotonic()):
+                changed.ring()
+            await board.refresh()
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
+
+
+async def _until_announced(ledger: OwnThread[Ledger], changed: Notice) -> None:
+    while (await ledger(Ledger.view)).unannounced:
+        await changed.wait(0.5)
+
+
+async def _history(ledger: OwnThread[Ledger]) -> list[UpdateMetrics]:
+    rows = await ledger(Ledger.versions)
+    return [msgspec.json.decode(row.metrics, type=UpdateMetrics) for row in rows if row.metrics and not row.abandoned]
+
+
+def _announce(path: Path, url: str) -> None:
+    draft = path.with_suffix(".tmp")
+    draft.write_text(url + "\n")
+    os.replace(draft, path)
+
+

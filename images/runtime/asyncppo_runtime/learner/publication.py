@@ -1,0 +1,176 @@
+"""From parameters in memory to a published policy version, and back after a restart. Owns version numbers and their order of writing:
+
+weights file (renamed) → checkpoint files (renamed) → one ledger transaction that makes both count. A file without a row is
+deleted at the next start; a row not yet announced is announced again.
+"""
+
+import logging
+import time
+from pathlib import Path
+
+import msgspec
+
+from asyncppo.api.job import AsyncPPOJobSpec
+from asyncppo.report.measures import UpdateMetrics
+from asyncppo.wire.versions import VersionRecord
+from asyncppo_runtime.learner.checkpoints import (
+    Checkpoint,
+    CheckpointState,
+    checkpoint_path,
+    read_checkpoint,
+    remove_checkpoints,
+    write_checkpoint,
+)
+from asyncppo_runtime.learner.errors import CheckpointError
+from asyncppo_runtime.learner.threads import OwnThread
+from asyncppo_runtime.learner.trainer import Trainer
+from asyncppo_runtime.ledger.ledger import Ledger
+from asyncppo_runtime.weights.store import WeightStore
+
+log = logging.getLogger(__name__)
+
+NO_METRICS = b""
+
+
+class Publication:
+    """Publishes versions and keeps the checkpoints the manifest asks for.
+
+    version, lineage: of the resident parameters, which are always those of the newest published version or, between a step and its
+    publication, one step past it.
+    """
+
+    def __init__(
+        self,
+        spec: AsyncPPOJobSpec,
+        fingerprint: str,
+        ledger: OwnThread[Ledger],
+        trainer: OwnThread[Trainer],
+        store: WeightStore,
+        checkpoints: Path,
+    ) -> None:
+        self._spec = spec
+        self._fingerprint = fingerprint
+        self._ledger = ledger
+        self._trainer = trainer
+        self._store = store
+        self._checkpoints = checkpoints
+        self.version = -1
+        self.lineage = 0
+        self.last_checkpoint = -1
+
+    async def begin(self) -> int:
+        """Publish version 0, or restore the newest checkpoint. Returns the optimizer steps taken so far. CheckpointError when the
+        checkpoint is damaged or of another job."""
+        rows = await self._ledger(Ledger.versions)
+        self._store.reconcile([row.record.version for row in rows])
+        kept = [row for row in await self._ledger(Ledger.checkpoints) if not row.abandoned]
+        remove_checkpoints(self._checkpoints, {row.version for row in kept})
+        if not rows:
+            await self._publish(0, -1, "initial", 0, (), NO_METRICS, checkpoint=True)
+            return 0
+        if not kept:
+            raise CheckpointError(
+                "the ledger has published versions but no checkpoint is left; start a new run in another folder"
+            )
+        newest = kept[-1]
+        checkpoint = read_checkpoint(checkpoint_path(self._checkpoints, newest.version))
+        self._check(checkpoint, next(row.record for row in rows if row.record.version == newest.version))
+        await self._trainer(Trainer.restore, checkpoint)
+        restored = await self._ledger(Ledger.restore, newest.version, time.monotonic())
+        self.version, self.lineage, self.last_checkpoint = newest.version, restored.lineage, newest.version
+        if restored.republish:
+            log.warning(
+                "versions after checkpoint %d are left behind: lineage %d begins at version %d; %d trajectories wait again",
+                newest.version,
+                restored.lineage,
+                restored.next_version,
+                restored.undone,
+            )
+            await self._publish(
+                restored.next_version,
+                newest.version,
+                "restore",
+                checkpoint.state.update,
+                (),
+                NO_METRICS,
+                checkpoint=True,
+            )
+        return checkpoint.state.update
+
+    async def publish_step(self, update: int, groups: tuple[int, ...], metrics: UpdateMetrics) -> VersionRecord:
+        """The version that optimizer step `update` made from `groups`."""
+        due = update % self._spec.checkpoint.every_updates == 0 or update == self._spec.algorithm.updates
+        return await self._publish(
+            self.version + 1, self.version, "step", update, groups, msgspec.json.encode(metrics), checkpoint=due
+        )
+
+    async def checkpoint_now(self, update: int) -> None:
+        """A checkpoint of the resident version, unless it has one (a clean stop)."""
+        if self.last_checkpoint != self.version:
+            await self._write_checkpoint(self.version, update)
+            await self._ledger(
+                Ledger.commit_checkpoint, self.version, self._relative(self.version), time.monotonic()
+            )
+            self.last_checkpoint = self.version
+
+    async def retire(self) -> None:
+        """Delete weights and checkpoints that nothing needs any more."""
+        rows = [row for row in await self._ledger(Ledger.checkpoints) if not row.abandoned]
+        for row in rows[: -self._spec.checkpoint.keep]:
+            await self._ledger(Ledger.drop_checkpoint, row.version, time.monotonic())
+        kept = {row.version for row in rows[-self._spec.checkpoint.keep :]}
+        remove_checkpoints(self._checkpoints, kept)
+        self._store.retain(await self._ledger(Ledger.needed_versions))
+        await self._ledger(Ledger.prune, time.monotonic())
+
+    async def _publish(
+        self,
+        version: int,
+        parent: int,
+        reason: str,
+        update: int,
+        groups: tuple[int, ...],
+        metrics: bytes,
+        *,
+        checkpoint: bool,
+    ) -> VersionRecord:
+        exported = await self._trainer(Trainer.export_version)
+        stored = self._store.publish(version, exported.published)
+        record = VersionRecord(
+            version=version,
+            parent=parent,
+            lineage=self.lineage,
+            train_hash=exported.train_hash,
+            published_hash=exported.published_hash,
+            file_size=stored.size,
+            file_sha256=stored.sha256,
+            reason=reason,
+        )
+        if checkpoint:
+            await self._write_checkpoint(version, update)
+        await self._ledger(
+            Ledger.publish, record, exported.canary, groups, (), metrics, time.monotonic()
+        )
+        if checkpoint:
+            await self._ledger(Ledger.commit_checkpoint, version, self._relative(version), time.monotonic())
+            self.last_checkpoint = version
+        self.version = version
+        return record
+
+    async def _write_checkpoint(self, version: int, update: int) -> None:
+        parameters, optimizer, train_hash = await self._trainer(Trainer.checkpoint_tensors)
+        state = CheckpointState(version, update, train_hash, self._fingerprint)
+        write_checkpoint(self._checkpoints, Checkpoint(state, parameters, optimizer))
+
+    def _relative(self, version: int) -> str:
+        return f"checkpoints/{checkpoint_path(self._checkpoints, version).name}"
+
+    def _check(self, checkpoint: Checkpoint, record: VersionRecord) -> None:
+        where = checkpoint_path(self._checkpoints, checkpoint.state.version)
+        if checkpoint.state.fingerprint != self._fingerprint:
+            raise CheckpointError(
+                f"checkpoint {where} was made by another manifest (model, environment, algorithm or seed differ); "
+                "resume with that manifest, or start a new run in another folder"
+            )
+        if checkpoint.state.train_hash != record.train_hash:
+            raise CheckpointError(f"checkpoint {where} does not hold the weights of version {record.version}")

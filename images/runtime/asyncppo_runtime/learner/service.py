@@ -1,0 +1,96 @@
+"""The learner's HTTP surface: which route is answered by which part. Owns nothing but that table.
+
+Every message with an envelope is checked here once: a message of another job is refused before any part sees it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from aiohttp import web
+
+from asyncppo.errors import RefusedError
+from asyncppo.report.measures import LearnerStatus
+from asyncppo.wire import routes
+from asyncppo.wire.envelope import Envelope
+from asyncppo.wire.experience import GiveBack, LeaseRequest, Upload
+from asyncppo.wire.membership import Heartbeat, Join, Leave, Ready
+from asyncppo.wire.server import answer, application, endpoint
+from asyncppo.wire.syncing import Begin, Finish, Seal, SyncCall
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from asyncppo_runtime.learner.experience import Experience
+    from asyncppo_runtime.learner.membership import Membership
+    from asyncppo_runtime.learner.synchronization import Synchronization
+
+LONGEST_WAIT = 30.0
+
+
+def learner_application(
+    *,
+    token: str,
+    job_uid: str,
+    registry: "CollectorRegistry",
+    ready: Callable[[], str],
+    experience: "Experience",
+    membership: "Membership",
+    synchronization: "Synchronization",
+    weights: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    status: Callable[[], Awaitable[LearnerStatus]],
+    stop: Callable[[], None],
+) -> web.Application:
+    """Put the routes of `asyncppo.wire.routes` together."""
+    app = application(token, registry, ready)
+
+    def post(path: str, kind: type[Any], handle: Callable[[Any], Awaitable[object]]) -> None:
+        async def checked(message: Any) -> object:
+            refuse_other_jobs(job_uid, message)
+            return await handle(message)
+
+        app.router.add_post(path, endpoint(kind, checked))
+
+    post(routes.LEASES, LeaseRequest, experience.lease)
+    post(routes.GIVE_BACK, GiveBack, experience.give_back)
+    post(routes.TRAJECTORIES, Upload, experience.receive)
+    post(routes.SEGMENTS, Upload, experience.receive)
+    post(routes.JOIN, Join, membership.join)
+    post(routes.READY, Ready, membership.ready)
+    post(routes.HEARTBEAT, Heartbeat, membership.heartbeat)
+    post(routes.LEAVE, Leave, membership.leave)
+    post(routes.DRAIN, Envelope, membership.drain)
+    post(routes.SYNC_BEGIN, Begin, synchronization.begin)
+    post(routes.SYNC_SCORE, SyncCall, synchronization.score)
+    post(routes.SYNC_SEAL, Seal, synchronization.seal)
+    post(routes.SYNC_STEP, SyncCall, synchronization.step)
+    post(routes.SYNC_PUBLISH, SyncCall, synchronization.publish)
+    post(routes.SYNC_FINISH, Finish, synchronization.finish)
+
+    async def sync_view(request: web.Request) -> web.StreamResponse:
+        try:
+            wait = min(LONGEST_WAIT, max(0.0, float(request.query.get("wait", "0"))))
+        except ValueError as error:
+            raise RefusedError(400, "BadQuery", "wait takes seconds, e.g. ?wait=10") from error
+        return answer(await synchronization.view_when_wanted(wait))
+
+    async def job_status(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=msgspec.json.encode(await status()), content_type="application/json")
+
+    async def stop_job(_: web.Request) -> web.StreamResponse:
+        asyncio.get_running_loop().call_soon(stop)
+        return web.Response(body=b'{"stopping":true}', content_type="application/json")
+
+    app.router.add_get(routes.SYNC, sync_view)
+    app.router.add_get(routes.STATUS, job_status)
+    app.router.add_post(routes.STOP, stop_job)
+    app.router.add_get(routes.WEIGHTS, weights)
+    return app
+
+
+def refuse_other_jobs(job_uid: str, message: object) -> None:
+    """RefusedError 409 OtherJob when the message is of another job (a recycled address, a stale pod)."""
+    envelope = getattr(message, "envelope", message)
+    if getattr(envelope, "job_uid", job_uid) != job_uid:
+        raise RefusedError(409, "OtherJob", f"this learner serves job {job_uid}; the message names another")

@@ -1,0 +1,247 @@
+"""The training loop: batch → scores → gradient → (sync) step → publish. Owns the order and what is pending; computes nothing.
+
+The gradient of the next step is computed while rollouts go on sampling. Only what the coordinator asks for stops them: scoring what
+is left of the resident version, the step itself, the publication (`synchronization`). A step is taken once: until its publication
+is in the ledger it exists in memory only, and a restart computes it anew from the same ledger.
+"""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from asyncppo.api.job import AsyncPPOJobSpec
+from asyncppo.errors import RefusedError
+from asyncppo.report.measures import UpdateMetrics
+from asyncppo_runtime.learner.errors import GuardError, LearnerError, OldLogitsError
+from asyncppo_runtime.learner.notice import Notice
+from asyncppo_runtime.learner.progress import Progress
+from asyncppo_runtime.learner.publication import Publication
+from asyncppo_runtime.learner.selection import GroupState, Selection, select_batch
+from asyncppo_runtime.learner.stopwatch import Stopwatch
+from asyncppo_runtime.learner.threads import OwnThread
+from asyncppo_runtime.learner.trainer import Trainer
+from asyncppo_runtime.ledger.errors import LedgerError
+from asyncppo_runtime.ledger.ledger import Ledger
+from asyncppo_runtime.ledger.records import ScoreItem
+from asyncppo_runtime.weights.errors import WeightsError
+
+log = logging.getLogger(__name__)
+
+SCORE_CHUNK = 1024
+LOOK_AGAIN_SECONDS = 0.5
+
+
+@dataclass
+class Pending:
+    """A gradient waiting for its step. metrics lack what only the step knows. stepped: the optimizer has moved the parameters."""
+
+    groups: tuple[int, ...]
+    metrics: UpdateMetrics
+    since: float
+    stepped: bool = False
+
+
+class Training:
+    """Runs the job's updates; everything that blocks happens on the trainer's and the ledger's own threads.
+
+    update: optimizer steps taken so far. scores_at_arrival: the strategy scores segments under the resident version as they come
+    (Interruption); otherwise when their batch is trained.
+    """
+
+    def __init__(
+        self,
+        spec: AsyncPPOJobSpec,
+        ledger: OwnThread[Ledger],
+        trainer: OwnThread[Trainer],
+        publication: Publication,
+        progress: Progress,
+        stopwatch: Stopwatch,
+        changed: Notice,
+        metrics_file: Path,
+        update: int,
+        scores_at_arrival: bool,
+    ) -> None:
+        self._spec = spec
+        self._ledger = ledger
+        self._trainer = trainer
+        self._publication = publication
+        self._progress = progress
+        self._stopwatch = stopwatch
+        self._changed = changed
+        self._metrics_file = metrics_file
+        self._scores_at_arrival = scores_at_arrival
+        self._pending: Pending | None = None
+        self._step_lock = asyncio.Lock()
+        self._score_lock = asyncio.Lock()
+        self._started = time.monotonic()
+        self._seconds_before: dict[str, float] = {}
+        self.update = update
+        self.batch_progress = 0.0
+        self.failure: LearnerError | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """A gradient waits for a sync."""
+        return self._pending is not None
+
+    @property
+    def wanted_since(self) -> float | None:
+        """Since when (monotonic seconds)."""
+        return self._pending.since if self._pending is not None else None
+
+    @property
+    def updates_left(self) -> int:
+        """Optimizer steps still to take, the pending one included."""
+        return max(0, self._spec.algorithm.updates - self.update)
+
+    async def run(self) -> None:
+        """Until the last update is published and announced. Raises LearnerError with the root cause."""
+        while self.updates_left and self.failure is None:
+            selection = await self._next_batch()
+            if self.failure is not None:
+                break
+            with self._stopwatch.during("Training"):
+                metrics = await self._accumulate(selection)
+            if self._scores_at_arrival:
+                with self._stopwatch.during("Scoring"):
+                    await self.score_unscored(self._publication.version)
+            self._pending = Pending(selection.batch, metrics, time.monotonic())
+            self._changed.ring()
+            with self._stopwatch.during("Sync"):
+                while self._pending is not None and self.failure is None:
+                    await self._changed.wait(LOOK_AGAIN_SECONDS)
+        if self.failure is not None:
+            raise self.failure
+
+    async def _next_batch(self) -> Selection:
+        algorithm, staleness = self._spec.algorithm, self._spec.staleness
+        while self.failure is None:
+            groups = await self._live_groups()
+            selection = select_batch(
+                groups, self._publication.version, algorithm.batch_groups, staleness.max_versions, staleness.action
+            )
+            if selection.stale:
+                await self._ledger(Ledger.discard_groups, selection.stale, "stale", time.monotonic())
+                continue
+            self.batch_progress = 1.0 - selection.missing / algorithm.batch_groups
+            if selection.batch:
+                return selection
+            if self._scores_at_arrival and await self._score_some(self._publication.version):
+                continue
+            with self._stopwatch.during("Straggler" if selection.stragglers and not selection.missing else "Batch"):
+                await self._changed.wait(LOOK_AGAIN_SECONDS)
+        return Selection((), (), (), 0)
+
+    async def _live_groups(self) -> list[GroupState]:
+        ready = await self._ledger(Ledger.ready_groups)
+        live = [GroupState(g.group_id, True, g.oldest_version) for g in ready]
+        for group in await self._ledger(Ledger.open_groups):
+            known = [v for v in (group.recorded_version, group.granted_version) if v >= 0]
+            live.append(GroupState(group.group_id, False, min(known, default=self._publication.version)))
+        return live
+
+    async def _accumulate(self, selection: Selection) -> UpdateMetrics:
+        items = await self._ledger(Ledger.score_items, selection.batch)
+        if items:
+            await self._score(items)
+        groups = await self._ledger(Ledger.load_groups, selection.batch)
+        return await self._trainer(Trainer.accumulate, groups, self.update, self._publication.version)
+
+    # --- scoring ----------------------------------------------------------------------------------------------------------
+    async def score_unscored(self, version: int) -> None:
+        """Score every recorded, unscored segment of `version`."""
+        while await self._score_some(version):
+            pass
+
+    async def _score_some(self, version: int) -> bool:
+        items = await self._ledger(Ledger.unscored, version, SCORE_CHUNK)
+        if not items:
+            return False
+        with self._stopwatch.during("Scoring"):
+            await self._score(items)
+        return True
+
+    async def _score(self, items: list[ScoreItem]) -> None:
+        """One pass over `items`; each ends scored or discarded. One at a time, so that no segment is scored by two tasks."""
+        async with self._score_lock:
+            records = {version: await self._ledger(Ledger.version, version) for version in {i.version for i in items}}
+            verdict = await self._trainer(Trainer.score, items, records)
+            if verdict.scores:
+                await self._ledger(Ledger.record_scores, verdict.scores, time.monotonic())
+            for reason, keys in verdict.discarded.items():
+                log.warning("%d segments are discarded as %s: %s", len(keys), reason, verdict.why[reason])
+                if reason == "mislabelled":
+                    for lease_id in {key.lease_id for key in keys}:
+                        await self._fence_sender(lease_id)
+                await self._ledger(Ledger.discard_segments, keys, reason, time.monotonic())
+            if verdict.unavailable:
+                raise OldLogitsError(verdict.unavailable)
+
+    async def _fence_sender(self, lease_id: int) -> None:
+        sender = await self._ledger(Ledger.trajectory, lease_id)
+        if sender is not None:
+            await self._ledger(Ledger.fence, sender.member, "mislabelled", time.monotonic())
+
+    # --- step and publication, asked for by the coordinator ------------------------------------------------------------------
+    async def take_step(self, wait: float) -> bool:
+        """The optimizer step of the pending gradient, once. False when there is none within `wait` seconds (a restart is still
+        computing it). RefusedError 409 JobFailed when a guard refuses it."""
+        deadline = time.monotonic() + wait
+        while self._pending is None:
+            left = deadline - time.monotonic()
+            if left <= 0 or self.failure is not None:
+                return False
+            await self._changed.wait(min(left, LOOK_AGAIN_SECONDS))
+        async with self._step_lock:
+            pending = self._pending
+            if pending is None or pending.stepped:
+                return True
+            try:
+                outcome = await self._trainer(Trainer.step, self.update)
+            except LearnerError as error:
+                raise self._failed(error) from error
+            pending.metrics = msgspec.structs.replace(
+                pending.metrics, gradient_norm=outcome.gradient_norm, learning_rate=outcome.learning_rate
+            )
+            pending.stepped = True
+            return True
+
+    async def publish(self) -> None:
+        """Weights, checkpoint, ledger row; then the update counts. Once per step."""
+        async with self._step_lock:
+            pending = self._pending
+            if pending is None:
+                return
+            seconds = self._stopwatch.seconds()
+            metrics = msgspec.structs.replace(
+                pending.metrics,
+                update=self.update + 1,
+                at_seconds=time.monotonic() - self._started,
+                seconds={name: value - self._seconds_before.get(name, 0.0) for name, value in seconds.items()},
+            )
+            try:
+                record = await self._publication.publish_step(self.update + 1, pending.groups, metrics)
+            except (WeightsError, LedgerError, OSError) as error:
+                raise self._failed(GuardError(f"version {metrics.version} was not published: {error}")) from error
+            self._seconds_before = seconds
+            self.update += 1
+            self._progress.add(metrics)
+            self._pending = None
+            with self._metrics_file.open("ab") as file:
+                file.write(msgspec.json.encode(metrics) + b"\n")
+            log.info("update %d: version %d, reward %.3f", self.update, record.version, metrics.reward)
+        self._changed.ring()
+
+    async def announced(self) -> None:
+        """A sync is finished: what only older versions needed may go."""
+        await self._publication.retire()
+        self._changed.ring()
+
+    def _failed(self, error: LearnerError) -> RefusedError:
+        self.failure = error
+        self._changed.ring()
+        return RefusedError(409, "JobFailed", str(error))
