@@ -83,7 +83,7 @@ def pod_view(raw: Raw) -> PodView | None:
     name = str(metadata.get("name") or "")
     ordinal = re.search(r"-(\d{1,6})$", name)
     try:
-        role = Role(labels.get(names.LABEL_ROLE))
+        role = Role(str(labels.get(names.LABEL_ROLE)))
     except ValueError:
         return None
     if ordinal is None:

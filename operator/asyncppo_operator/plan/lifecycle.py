@@ -1,0 +1,137 @@
+"""The life of a job: which phase it is in and what that asks for. Pure.
+
+Owns suspend, deadline, backoff, end and time-to-live. Does not own the objects (`planner.py`) nor how a phase is told (`status.py`).
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from asyncppo.api.job import AsyncPPOJobSpec
+from asyncppo.report.measures import LearnerStatus
+from asyncppo_operator.memory import Failure, Memory, Phase
+from asyncppo_operator.names import Role
+from asyncppo_operator.settings import Timing
+
+
+class Target(StrEnum):
+    """What the job's pods should be.
+
+    RUN: as many as the spec says. STOP: as they are, the learner is asked to checkpoint and stop. IDLE: none, objects stay. GONE: none,
+    the workloads are deleted. DELETED: the job itself is.
+    """
+
+    RUN = "Run"
+    STOP = "Stop"
+    IDLE = "Idle"
+    GONE = "Gone"
+    DELETED = "Deleted"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """target, the memory to keep, why (CamelCase and for humans), and when to look again though nothing happens (seconds)."""
+
+    target: Target
+    memory: Memory
+    reason: str
+    message: str
+    again: float | None = None
+
+
+# A learner that reports one of these has nothing left to do.
+STOPPED = frozenset({"Suspended", "Complete", "Failed"})
+
+
+def decide(
+    spec: AsyncPPOJobSpec,
+    memory: Memory,
+    learner: LearnerStatus | None,
+    pods: int,
+    now: datetime,
+    timing: Timing,
+) -> Decision:
+    """The next phase. `learner`: its newest answer, None when it does not answer. `pods`: how many exist. Failures are counted already."""
+    if memory.phase.final:
+        return _over(spec, memory, now)
+    if learner is not None and learner.phase == "Complete":
+        message = f"{learner.update} of {learner.updates} updates done"
+        return _end(memory, Phase.COMPLETE, "Complete", message, now)
+    if learner is not None and learner.phase == "Failed":
+        failure = Failure(Role.LEARNER.value, "", "LearnerFailed", learner.message or "the learner gave no reason")
+        return _fail(memory, "LearnerFailed", failure.message, failure, now)
+    if memory.total_failures > spec.backoff_limit:
+        text = f"{memory.total_failures} failures, backoffLimit is {spec.backoff_limit}"
+        return _fail(memory, "BackoffLimitExceeded", text, memory.first_failure, now)
+    if spec.suspend:
+        return _suspend(memory, learner, pods, now, timing)
+    memory = replace(memory, suspending=None)
+    if memory.started is None:
+        memory = replace(memory, started=now)
+    deadline = _deadline(spec, memory)
+    if deadline is not None and now >= deadline:
+        text = f"the job ran longer than activeDeadlineSeconds ({spec.active_deadline_seconds})"
+        return _fail(memory, "DeadlineExceeded", text, memory.first_failure, now)
+    again = None if deadline is None else (deadline - now).total_seconds()
+    return _go_on(memory, learner, again)
+
+
+def _go_on(memory: Memory, learner: LearnerStatus | None, again: float | None) -> Decision:
+    if learner is not None and learner.phase == "Running":
+        return Decision(Target.RUN, replace(memory, phase=Phase.RUNNING), "Training", learner.message, again)
+    if memory.phase in (Phase.RUNNING, Phase.RECOVERING):
+        text = "the learner does not answer; what it had is in its ledger and training goes on when it is back"
+        if learner is not None:
+            text = learner.message or "the learner is starting again"
+        return Decision(Target.RUN, replace(memory, phase=Phase.RECOVERING), "LearnerAway", text, again)
+    text = (learner.message if learner is not None else "") or "waiting for the learner's first answer"
+    return Decision(Target.RUN, replace(memory, phase=Phase.PENDING), "Starting", text, again)
+
+
+def _suspend(memory: Memory, learner: LearnerStatus | None, pods: int, now: datetime, timing: Timing) -> Decision:
+    memory = replace(memory, started=None)
+    if pods == 0:
+        kept = replace(memory, phase=Phase.SUSPENDED, suspending=None)
+        return Decision(Target.IDLE, kept, "Suspended", "no pods; the ledger and the checkpoints are kept")
+    if memory.phase is Phase.SUSPENDED:
+        # pods that go, or that came back against our wish
+        return Decision(Target.IDLE, memory, "Suspended", f"{pods} pods are ending")
+    since = memory.suspending or now
+    memory = replace(memory, phase=Phase.SUSPENDING, suspending=since)
+    left = timing.stop_seconds - (now - since).total_seconds()
+    if learner is None or learner.phase in STOPPED or left <= 0:
+        return Decision(Target.IDLE, memory, "Suspending", "the learner has stopped; pods are ending")
+    text = "the learner writes a checkpoint and stops"
+    return Decision(Target.STOP, memory, "Suspending", text, left)
+
+
+def _deadline(spec: AsyncPPOJobSpec, memory: Memory) -> datetime | None:
+    if spec.active_deadline_seconds is None or memory.started is None:
+        return None
+    return memory.started + timedelta(seconds=spec.active_deadline_seconds)
+
+
+def _end(memory: Memory, phase: Phase, reason: str, message: str, now: datetime) -> Decision:
+    """The first reconcile of the end tells it; the workloads go at the next, when the status that ends the job is stored."""
+    ended = replace(memory, phase=phase, completed=now, suspending=None)
+    return Decision(Target.RUN, ended, reason, message, 0.0)
+
+
+def _fail(memory: Memory, reason: str, text: str, cause: Failure | None, now: datetime) -> Decision:
+    memory = replace(memory, first_failure=memory.first_failure or cause)
+    first = memory.first_failure
+    message = text
+    if first is not None and first.message not in text:
+        where = first.pod or first.role
+        message = f"{text}; first failure: {where}: {first.message}"
+    return _end(memory, Phase.FAILED, reason, message, now)
+
+
+def _over(spec: AsyncPPOJobSpec, memory: Memory, now: datetime) -> Decision:
+    reason = memory.phase.value
+    if spec.ttl_seconds_after_finished is None or memory.completed is None:
+        return Decision(Target.GONE, memory, reason, "")
+    left = (memory.completed + timedelta(seconds=spec.ttl_seconds_after_finished) - now).total_seconds()
+    if left <= 0:
+        return Decision(Target.DELETED, memory, reason, "ttlSecondsAfterFinished is over")
+    return Decision(Target.GONE, memory, reason, "", left)

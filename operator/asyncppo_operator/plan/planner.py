@@ -1,0 +1,147 @@
+"""The plan: from the accepted job, the decision about its life and what is observed, to objects and actions. Pure.
+
+Owns which objects exist when, their order, owners, and which pods are outdated. Does not own an object's content.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from asyncppo.api.correction import Strategy
+from asyncppo.api.job import API_VERSION, KIND, AsyncPPOJob
+from asyncppo_operator import names
+from asyncppo_operator.names import Role
+from asyncppo_operator.plan import identity, workloads
+from asyncppo_operator.plan.lifecycle import Target
+from asyncppo_operator.plan.pods import Object, template_hash
+from asyncppo_operator.settings import Settings
+from asyncppo_operator.views import PodView
+
+
+@dataclass(frozen=True)
+class Ref:
+    """An object by its kind and name, in the job's namespace."""
+
+    api_version: str
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """apply: in this order, server-side. once: created if absent, never changed. delete: if there. restart: outdated pods.
+
+    stop: the learner is to checkpoint and stop. coordinate: a coordinator should run. delete_job: the job's time-to-live is over.
+    """
+
+    apply: Sequence[Object] = ()
+    once: Sequence[Object] = ()
+    delete: Sequence[Ref] = ()
+    restart: Sequence[str] = ()
+    stop: bool = False
+    coordinate: bool = False
+    delete_job: bool = False
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What of the cluster the objects depend on. budget_api: the served version of PodDisruptionBudget."""
+
+    budget_api: str = "policy/v1"
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What is there of a job: its pods, and the token drawn for it should it have none yet."""
+
+    pods: Sequence[PodView] = ()
+    token: str = ""
+    cluster: Cluster = field(default_factory=Cluster)
+
+
+def roles(job: AsyncPPOJob) -> list[Role]:
+    """The roles the job has."""
+    found = [Role.LEARNER, Role.ROLLOUT]
+    if job.spec.old_logits.strategy is Strategy.DEDICATED:
+        found.append(Role.OLD_LOGIT)
+    return found
+
+
+def replicas(job: AsyncPPOJob, role: Role) -> int:
+    """How many pods the spec asks for."""
+    return {
+        Role.LEARNER: 1,
+        Role.ROLLOUT: job.spec.rollout.replicas,
+        Role.OLD_LOGIT: job.spec.old_logit.replicas,
+    }[role]
+
+
+def plan(job: AsyncPPOJob, target: Target, observed: Observed, settings: Settings) -> Plan:
+    """What to do now. Idempotent: carried out and observed again it plans the same, without restarts."""
+    if target is Target.DELETED:
+        return Plan(delete_job=True)
+    if target is Target.GONE:
+        return Plan(delete=_workload_refs(job, observed.cluster))
+    objects = _base_objects(job)
+    if settings.network_policy.enabled:
+        objects.append(workloads.network_policy(job, settings))
+    running = target in (Target.RUN, Target.STOP)
+    for role in roles(job):
+        count = replicas(job, role) if running else 0
+        objects.append(workloads.service(job, role))
+        objects.append(workloads.disruption_budget(job, role, observed.cluster.budget_api))
+        objects.append(workloads.stateful_set(job, role, count, settings))
+    return Plan(
+        apply=[_owned(job, manifest) for manifest in objects],
+        once=[_owned(job, identity.token_secret(job, observed.token))],
+        restart=_outdated(job, observed.pods) if target is Target.RUN else (),
+        stop=target is Target.STOP,
+        coordinate=running,
+    )
+
+
+def applied_hash(manifest: Mapping[str, object]) -> str:
+    """Identity of a rendered object: equal hash, nothing to apply."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _base_objects(job: AsyncPPOJob) -> list[Object]:
+    return [identity.service_account(job), identity.config_map(job), identity.storage_claim(job)]
+
+
+def _owned(job: AsyncPPOJob, manifest: Object) -> Object:
+    """In the job's namespace and owned by it, so that deleting the job deletes it; a retained volume is nobody's."""
+    metadata: Object = {**manifest["metadata"], "namespace": job.metadata.namespace}
+    if not (manifest["kind"] == "PersistentVolumeClaim" and job.spec.learner.retain_storage):
+        metadata["ownerReferences"] = [
+            {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "name": job.metadata.name,
+                "uid": job.metadata.uid,
+                "controller": True,
+                "blockOwnerDeletion": False,
+            }
+        ]
+    return {**manifest, "metadata": metadata}
+
+
+def _outdated(job: AsyncPPOJob, pods: Sequence[PodView]) -> list[str]:
+    """Pods made before the role's image, resources or overlay changed. All of a role at once: no rolling, no spare device."""
+    hashes = {role: template_hash(job, role) for role in roles(job)}
+    return sorted(
+        pod.name for pod in pods if not pod.deleting and pod.role in hashes and pod.template_hash != hashes[pod.role]
+    )
+
+
+def _workload_refs(job: AsyncPPOJob, cluster: Cluster) -> list[Ref]:
+    """What goes when the job is over: everything that runs or guards what runs. Volume, manifest and token stay until the job goes."""
+    name = job.metadata.name
+    found: list[Ref] = []
+    for role in roles(job):
+        found.append(Ref("apps/v1", "StatefulSet", names.workload(name, role)))
+        found.append(Ref(cluster.budget_api, "PodDisruptionBudget", names.workload(name, role)))
+        found.append(Ref("v1", "Service", names.workload(name, role)))
+    found.append(Ref("networking.k8s.io/v1", "NetworkPolicy", names.policy(name)))
+    return found

@@ -1,0 +1,202 @@
+"""The status of a job: phase, figures, conditions, the memory the operator keeps in it. Pure.
+
+Owns what is said. Does not own when it is written (`reconcile.py`) nor the judgement in the conditions (`verdicts.py`).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from asyncppo.metrics.learner_collector import version_skew
+from asyncppo.report.measures import LearnerStatus
+from asyncppo_operator import names
+from asyncppo_operator.conditions import Kind, merge
+from asyncppo_operator.memory import Memory, Phase, format_time
+from asyncppo_operator.names import Role
+from asyncppo_operator.situation import Situation
+from asyncppo_operator.verdicts import ready_members, verdicts
+from asyncppo_operator.views import brief
+
+Status = dict[str, Any]
+
+# Written at most every few seconds; everything else in a status is written at once.
+FIGURES = frozenset(
+    {"progress", "eta", "reward", "staleness", "oldLogits", "discrepancy", "ledger", "syncs", "throughput", "message"}
+)
+# In the order in which one should ask: the first that is not as it should be is the message.
+MESSAGE_ORDER = (
+    Kind.ACCEPTED,
+    Kind.RECONCILED,
+    Kind.LEARNER_READY,
+    Kind.ROLLOUTS_READY,
+    Kind.OLD_LOGITS_READY,
+    Kind.LEDGER_BALANCED,
+    Kind.EXACT,
+    Kind.SYNC_HEALTHY,
+)
+BY_DESIGN = frozenset({"ApproximateStrategy"})
+
+
+def summarize(seen: Situation, before: Mapping[str, Any]) -> Status:
+    """The whole status to write. `before`: the one written last; what nothing new is known of is kept from it."""
+    memory = seen.decision.memory if seen.decision is not None else seen.memory
+    phase = memory.phase if seen.spec is not None else Phase.INVALID
+    conditions = merge(before.get("conditions") or [], verdicts(seen), seen.generation, seen.now)
+    status: Status = {
+        **{key: before[key] for key in ("version", "versions", *sorted(FIGURES)) if key in before},
+        "observedGeneration": seen.generation,
+        "phase": phase.value,
+        **_remembered(memory),
+        "conditions": conditions,
+    }
+    if seen.spec is not None:
+        status["strategy"] = seen.spec.old_logits.strategy.value
+        status["rollouts"] = _rollouts(seen)
+    if seen.learner is not None:
+        status |= _figures(seen, seen.learner)
+    status["message"] = _message(seen, phase, conditions, before)
+    return status
+
+
+def _remembered(memory: Memory) -> Status:
+    found: Status = {
+        "startTime": format_time(memory.started) if memory.started else None,
+        "completionTime": format_time(memory.completed) if memory.completed else None,
+        "suspendingTime": format_time(memory.suspending) if memory.suspending else None,
+        "failures": dict(memory.failures) or None,
+        "countedRestarts": dict(memory.counted) or None,
+    }
+    if memory.first_failure is not None:
+        first = memory.first_failure
+        found["firstFailure"] = {
+            "role": first.role,
+            "pod": first.pod,
+            "reason": first.reason,
+            "message": first.message,
+            "at": first.at,
+        }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _rollouts(seen: Situation) -> Status:
+    pods = seen.pods_of(Role.ROLLOUT)
+    wanted = seen.desired.get(Role.ROLLOUT, 0)
+    ready = sum(pod.ready for pod in pods)
+    selector = ",".join(f"{key}={value}" for key, value in sorted(names.selector(seen.job, Role.ROLLOUT).items()))
+    return {
+        "desired": wanted,
+        "replicas": len(pods),
+        "ready": ready,
+        "summary": f"{ready}/{wanted}",
+        "selector": selector,
+    }
+
+
+def _figures(seen: Situation, learner: LearnerStatus) -> Status:
+    assert seen.spec is not None
+    members = [member.version for member in learner.members if member.state == "Ready"]
+    staleness, old, ledger, syncs = learner.staleness, learner.old_logits, learner.ledger, learner.syncs
+    figures: Status = {
+        "version": learner.version,
+        "versions": {
+            "learner": learner.version,
+            "oldestRollout": min(members, default=-1),
+            "newestRollout": max(members, default=-1),
+            "skew": version_skew(learner),
+            "members": ready_members(learner),
+        },
+        "progress": {
+            "update": learner.update,
+            "updates": learner.updates,
+            "summary": f"{learner.update}/{learner.updates}",
+            "waitingFor": learner.waiting_for,
+        },
+        "reward": {
+            "newest": _short(learner.last_reward),
+            "first": _short(learner.reward.first),
+            "last": _short(learner.reward.last),
+            "best": _short(learner.reward.best),
+        },
+        "staleness": {
+            "mean": _short(staleness.mean),
+            "max": staleness.max,
+            "bound": seen.spec.staleness.max_versions,
+            "summary": f"{staleness.mean:.2f} (max {staleness.max})",
+        },
+        "oldLogits": {
+            "exact": old.exact,
+            "exactCoverage": _short(old.exact_coverage),
+            "violations": old.violations,
+            "fallbacks": old.fallbacks,
+            "summary": f"{old.exact_coverage:.4g}" if old.exact else "No",
+        },
+        "discrepancy": {
+            "k3": _short(learner.discrepancy.k3),
+            "maxAbs": _short(learner.discrepancy.max_abs),
+            "slope": _short(learner.discrepancy.slope),
+        },
+        "ledger": {
+            "balanced": ledger.balanced,
+            "leased": ledger.leased,
+            "received": ledger.received,
+            "expired": ledger.expired,
+            "returned": ledger.returned,
+            "inFlight": ledger.in_flight,
+            "trained": ledger.trained,
+            "waiting": ledger.waiting,
+            "discarded": sum(ledger.discarded.values()),
+        },
+        "syncs": {
+            "count": syncs.count,
+            "fenced": syncs.fenced,
+            "pauseSecondsP95": _short(syncs.pause_seconds.p95),
+            "stallSecondsP95": _short(syncs.stall_seconds.p95),
+        },
+        "throughput": {
+            "tokensPerSecond": _short(learner.throughput.tokens_per_second),
+            "trajectoriesPerSecond": _short(learner.throughput.trajectories_per_second),
+        },
+    }
+    if learner.eta_seconds is not None:
+        figures["progress"]["etaSeconds"] = round(learner.eta_seconds)
+    if learner.last_good_checkpoint:
+        figures["progress"]["lastCheckpoint"] = learner.last_good_checkpoint
+    return figures
+
+
+def _short(value: float) -> float:
+    """Four significant digits: more are noise in a status, and each change is a write."""
+    return float(f"{value:.4g}")
+
+
+def _message(seen: Situation, phase: Phase, conditions: list[dict[str, Any]], before: Mapping[str, Any]) -> str:
+    if phase.final:
+        told = seen.decision.message if seen.decision is not None else ""
+        return brief(told or before.get("message") or phase.value)
+    by_kind = {c["type"]: c for c in conditions}
+    if phase in (Phase.SUSPENDING, Phase.SUSPENDED):
+        order: tuple[Kind, ...] = (Kind.ACCEPTED, Kind.RECONCILED)
+    else:
+        order = MESSAGE_ORDER
+    for kind in order:
+        found = by_kind.get(kind.value)
+        if found is not None and found["status"] == "False" and found["reason"] not in BY_DESIGN:
+            return brief(found["message"])
+    if phase is Phase.RUNNING and seen.learner is not None:
+        learner = seen.learner
+        eta = "" if learner.eta_seconds is None else f", about {learner.eta_seconds:.0f} s left"
+        return f"update {learner.update} of {learner.updates}{eta}"
+    return brief(seen.decision.message if seen.decision is not None else "")
+
+
+def significant(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether the change is worth an immediate write: anything but figures, and messages of conditions."""
+
+    def essence(status: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {key: value for key, value in status.items() if key not in FIGURES | {"conditions"}}
+        kept["conditions"] = [
+            (c.get("type"), c.get("status"), c.get("reason"), c.get("observedGeneration"))
+            for c in status.get("conditions") or []
+        ]
+        return kept
+
+    return essence(before) != essence(after)

@@ -1,0 +1,148 @@
+"""The verdicts on a job, one condition each: is it accepted, are its pods there, does it sync, is it exact, is nothing lost.
+
+Owns reasons and messages. Pure. Does not own the status around them (`status.py`).
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from asyncppo.report.measures import LearnerStatus, LedgerTotals
+from asyncppo_operator.conditions import Condition, Kind, condition
+from asyncppo_operator.memory import Phase
+from asyncppo_operator.names import Role
+from asyncppo_operator.situation import Situation
+from asyncppo_operator.views import PodView
+
+KIND_OF_ROLE = {
+    Role.LEARNER: Kind.LEARNER_READY,
+    Role.ROLLOUT: Kind.ROLLOUTS_READY,
+    Role.OLD_LOGIT: Kind.OLD_LOGITS_READY,
+}
+# A learner that did not answer for this long is not merely busy with a step.
+SILENT_SECONDS = 30.0
+
+
+def verdicts(seen: Situation) -> Iterator[Condition]:
+    """Every condition there is something to say about now; a finished job's pods and syncs are no longer judged."""
+    yield condition(Kind.ACCEPTED, seen.acceptance.accepted, seen.acceptance.reason, seen.acceptance.message)
+    if seen.problem is not None:
+        yield condition(Kind.RECONCILED, False, seen.problem.reason, seen.problem.message)
+    else:
+        yield condition(Kind.RECONCILED, True, "UpToDate", "the cluster has what the job asks for")
+    if seen.spec is None or seen.decision is None:
+        return
+    phase = seen.decision.memory.phase
+    yield from _states(seen, phase)
+    yield _exact(seen)
+    if seen.learner is not None:
+        yield _ledger(seen.learner.ledger)
+    if phase.final or phase is Phase.SUSPENDED:
+        return
+    for role, wanted in seen.desired.items():
+        yield _role(seen, role, wanted)
+    yield _sync(seen)
+
+
+def _states(seen: Situation, phase: Phase) -> Iterator[Condition]:
+    assert seen.decision is not None
+    reason, message = seen.decision.reason, seen.decision.message
+    if phase in (Phase.SUSPENDING, Phase.SUSPENDED):
+        yield condition(Kind.SUSPENDED, phase is Phase.SUSPENDED, reason, message)
+    elif not phase.final:
+        yield condition(Kind.SUSPENDED, False, "NotSuspended", "spec.suspend is false")
+    # written once, in the reconcile that ends the job; afterwards the decision has nothing new to say
+    if phase.final and message:
+        yield condition(Kind.COMPLETE, phase is Phase.COMPLETE, reason, message)
+        yield condition(Kind.FAILED, phase is Phase.FAILED, reason, message)
+
+
+def _role(seen: Situation, role: Role, wanted: int) -> Condition:
+    kind = KIND_OF_ROLE[role]
+    pods = seen.pods_of(role)
+    ready = sum(pod.ready for pod in pods)
+    if role is Role.LEARNER and seen.learner is None and any(pod.running for pod in pods):
+        why = seen.learner_error or "it has not answered yet"
+        return condition(kind, False, "NotAnswering", f"the learner's pod runs, but {why}")
+    if wanted == 0:
+        return condition(kind, role is not Role.ROLLOUT, "ScaledToZero", f"0 {role} pods are asked for")
+    if ready >= wanted:
+        return condition(kind, True, "Ready", f"{ready}/{wanted} {role} pods ready")
+    reason, message = why_not(pods, wanted, role, seen.shortfalls.get(role, ""))
+    return condition(kind, False, reason, message)
+
+
+def why_not(pods: list[PodView], wanted: int, role: Role, shortfall: str) -> tuple[str, str]:
+    """The commonest trouble of the pods that are not ready, counted: what a human has to act on."""
+    troubled = [pod for pod in pods if pod.trouble and not pod.ready]
+    if troubled:
+        common, _ = Counter(pod.trouble_reason for pod in troubled).most_common(1)[0]
+        example = next(pod for pod in troubled if pod.trouble_reason == common)
+        count = sum(pod.trouble_reason == common for pod in troubled)
+        return common, f"{count}/{wanted} {role} pods {common}: {example.trouble}"
+    if len(pods) < wanted and shortfall:
+        return "PodsNotCreated", f"{wanted - len(pods)}/{wanted} {role} pods cannot be made: {shortfall}"
+    if len(pods) < wanted:
+        return "Creating", f"{len(pods)}/{wanted} {role} pods made"
+    running = sum(pod.running for pod in pods)
+    ready = sum(pod.ready for pod in pods)
+    if running < wanted:
+        return "Starting", f"{running}/{wanted} {role} pods running"
+    return "Warming", f"{ready}/{wanted} {role} pods ready; the others run and load weights"
+
+
+def _exact(seen: Situation) -> Condition:
+    assert seen.spec is not None
+    strategy = seen.spec.old_logits.strategy
+    if not strategy.exact:
+        text = f"{strategy} approximates old log-probs by design; Interruption, Snapshot and Dedicated are exact"
+        return condition(Kind.EXACT, False, "ApproximateStrategy", text)
+    if seen.learner is None or seen.learner.staleness.histogram == {}:
+        return condition(Kind.EXACT, None, "NothingTrained", f"{strategy} is exact; no token was trained yet")
+    old = seen.learner.old_logits
+    if old.violations:
+        text = f"{old.violations} segments contradicted their version label; see the learner's log and the runbook"
+        return condition(Kind.EXACT, False, "Violated", text)
+    if old.exact_coverage < 1.0:
+        text = f"{old.exact_coverage:.4f} of the loss tokens have exact old log-probs, {old.fallbacks} fell back"
+        return condition(Kind.EXACT, False, "Incomplete", text)
+    return condition(Kind.EXACT, True, "VersionMatched", "every old log-prob is of the version that sampled its token")
+
+
+def _ledger(ledger: LedgerTotals) -> Condition:
+    if ledger.balanced:
+        return condition(Kind.LEDGER_BALANCED, True, "Balanced", "every lease and every token is accounted for")
+    tokens = ledger.tokens
+    text = (
+        f"leased {ledger.leased} = received {ledger.received} + expired {ledger.expired} + returned {ledger.returned} + "
+        f"in flight {ledger.in_flight}; trained {ledger.trained}, discarded {sum(ledger.discarded.values())}, waiting "
+        f"{ledger.waiting}; tokens sampled {tokens.sampled}, scored {tokens.scored}, discarded "
+        f"{sum(tokens.discarded.values())}, unscored {tokens.unscored}"
+    )
+    return condition(Kind.LEDGER_BALANCED, False, "Imbalance", text)
+
+
+def _sync(seen: Situation) -> Condition:
+    assert seen.spec is not None
+    learner = seen.learner
+    if learner is None:
+        return condition(Kind.SYNC_HEALTHY, None, "NoLearner", "syncs begin when the learner answers")
+    ready = ready_members(learner)
+    least = min(seen.spec.weight_sync.min_ready, seen.spec.rollout.replicas)
+    if ready < least and learner.update > 0:
+        text = f"{ready} rollouts are members, weightSync.minReady is {least}: no sync begins"
+        return condition(Kind.SYNC_HEALTHY, False, "TooFewRollouts", text)
+    if seen.sync.error:
+        return condition(Kind.SYNC_HEALTHY, False, "SyncFailing", seen.sync.error)
+    if seen.learner_age is not None and seen.learner_age > SILENT_SECONDS:
+        text = (
+            f"the learner has not answered for {seen.learner_age:.0f} s: {seen.learner_error or 'no error was given'}"
+        )
+        return condition(Kind.SYNC_HEALTHY, None, "LearnerSilent", text)
+    if not seen.sync.running:
+        return condition(Kind.SYNC_HEALTHY, None, "NoCoordinator", "the operator has not begun to coordinate syncs yet")
+    return condition(Kind.SYNC_HEALTHY, True, "InSync", f"{ready} rollouts take part in syncs")
+
+
+def ready_members(learner: LearnerStatus) -> int:
+    """Rollouts that take part in syncs."""
+    return sum(member.state == "Ready" for member in learner.members)
