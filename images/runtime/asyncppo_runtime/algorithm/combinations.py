@@ -25,7 +25,8 @@ def double_counting(algorithm: AlgorithmSpec, strategy: Strategy) -> str:
     if strategy is Strategy.ROLLOUT and controlled and weighted:
         return (
             "oldLogits.strategy Rollout takes the engine's log-probs as old ones, so the staleness ratio is already "
-            "policy/behavior and holds the whole discrepancy; an importance weight on top would count it twice. Set algorithm.discrepancy.control: None"
+            "policy/behavior and holds the whole discrepancy; an importance weight on top would count it twice. "
+            "Set algorithm.discrepancy.control: None"
         )
     if strategy is Strategy.ROLLOUT and controlled:
         return (

@@ -1,0 +1,227 @@
+"""What a step says of itself, as sums that add up over micro-batches and ranks, and the means they end as.
+
+Owns the sums, the means and what each means under which kind of old log-prob. Does not own names and units that leave the
+process (`asyncppo.report.measures`), nor rewards, gradients and times.
+
+All over loss tokens. d = old - behavior log-prob, where old is the exact value or the strategy's anchor.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asyncppo_runtime.algorithm.batch import TokenBatch
+from asyncppo_runtime.algorithm.discrepancy import Correction
+from asyncppo_runtime.algorithm.losses import LossOutput, LossSettings
+from asyncppo_runtime.algorithm.moments import RatioSums
+from asyncppo_runtime.algorithm.ratios import log_ratio
+
+Histogram = Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class DiscrepancySums:
+    """Sums of d over tokens.
+
+    signed: of d. absolute: of |d|. squares: of d². k3: of e^d - d - 1. by_staleness: staleness → (tokens, sum of |d|).
+    probability_*: of p_old and p_behavior = e^logprob (o, b), their squares and product, and of |o - b|.
+    sequences, sequence_squares: sequences, and the sum over them of (product of e^d)².
+    """
+
+    tokens: int = 0
+    signed: float = 0.0
+    absolute: float = 0.0
+    squares: float = 0.0
+    k3: float = 0.0
+    max_abs: float = 0.0
+    by_staleness: Mapping[int, tuple[int, float]] = field(default_factory=dict)
+    ratio: RatioSums = field(default_factory=RatioSums)
+    probability_o: float = 0.0
+    probability_b: float = 0.0
+    probability_oo: float = 0.0
+    probability_bb: float = 0.0
+    probability_ob: float = 0.0
+    probability_gap: float = 0.0
+    max_probability_gap: float = 0.0
+    sequences: int = 0
+    sequence_squares: float = 0.0
+
+    def __add__(self, other: "DiscrepancySums") -> "DiscrepancySums":
+        """The sums over both parts."""
+        return DiscrepancySums(**_added(self, other))
+
+
+@dataclass(frozen=True)
+class StepSums:
+    """Sums over a part of a step's batch; `a + b` is the sum over both.
+
+    From the batch alone (`batch_sums`): trajectories, tokens, exact_tokens (scored by the version that sampled them), staleness
+    (per token) and, per trajectory, oldest_staleness (train version minus its oldest), end_staleness (minus its newest), span.
+    From the loss (`loss_sums`), over the tokens that took a forward (`measured`): the rest. loss, policy_loss, entropy and kl are
+    normalised already and simply add up. masked_low/high: dropped by the correction, with an r_d of their own below/above 1.
+    capped: kept with less weight than r_d.
+    out_of_range: r_s outside the clip range whatever the sign of the advantage. active, masked, clipped, masked_and_clipped: quadrants.
+    """
+
+    trajectories: int = 0
+    tokens: int = 0
+    exact_tokens: int = 0
+    staleness: Histogram = field(default_factory=dict)
+    oldest_staleness: Histogram = field(default_factory=dict)
+    end_staleness: Histogram = field(default_factory=dict)
+    span: Histogram = field(default_factory=dict)
+    loss: float = 0.0
+    policy_loss: float = 0.0
+    entropy: float = 0.0
+    kl: float = 0.0
+    measured: int = 0
+    discrepancy: DiscrepancySums = field(default_factory=DiscrepancySums)
+    staleness_ratio: RatioSums = field(default_factory=RatioSums)
+    policy_ratio: RatioSums = field(default_factory=RatioSums)
+    masked_low: int = 0
+    masked_high: int = 0
+    dropped_sequences: int = 0
+    capped: int = 0
+    clipped_high: int = 0
+    clipped_low: int = 0
+    dual_clipped: int = 0
+    out_of_range: int = 0
+    active: int = 0
+    masked: int = 0
+    clipped: int = 0
+    masked_and_clipped: int = 0
+
+    @classmethod
+    def zero(cls) -> "StepSums":
+        """The sums over nothing."""
+        return cls()
+
+    def __add__(self, other: "StepSums") -> "StepSums":
+        """The sums over both parts."""
+        return StepSums(**_added(self, other))
+
+    @property
+    def active_fraction(self) -> float:
+        """rho: measured tokens neither masked nor clipped, from counts; 1 when nothing was measured (an empty batch is no alarm)."""
+        return self.active / self.measured if self.measured else 1.0
+
+
+def batch_sums(batch: TokenBatch) -> StepSums:
+    """What is known before any forward: counts, coverage and staleness of a whole batch or a part of it."""
+    mask = batch.loss_mask
+    has = mask.any(-1)
+    top = torch.iinfo(torch.int64).max
+    oldest = torch.where(mask, batch.policy_version, top).amin(-1)[has]
+    newest = torch.where(mask, batch.policy_version, -1).amax(-1)[has]
+    return StepSums(
+        trajectories=batch.token_ids.shape[0],
+        tokens=batch.loss_tokens,
+        exact_tokens=int((mask & (batch.old_version_used == batch.policy_version)).sum()),
+        staleness=_histogram(batch.staleness[mask]),
+        oldest_staleness=_histogram(batch.train_version - oldest),
+        end_staleness=_histogram(batch.train_version - newest),
+        span=_histogram(newest - oldest),
+    )
+
+
+def discrepancy_sums(batch: TokenBatch, anchor_logprobs: Tensor) -> DiscrepancySums:
+    """Sums of d = anchor - behavior over the batch's loss tokens. anchor_logprobs: [B, T], exact old log-probs or the proxy."""
+    mask = batch.loss_mask
+    log = log_ratio(anchor_logprobs.detach(), batch.behavior_logprobs, mask)
+    d = log[mask].double()
+    if d.numel() == 0:
+        return DiscrepancySums()
+    old, behavior = anchor_logprobs.detach()[mask].double().exp(), batch.behavior_logprobs[mask].double().exp()
+    gap = (old - behavior).abs()
+    staleness, absolute = batch.staleness[mask], d.abs()
+    present = torch.unique(staleness)
+    limited = d.clamp(-20.0, 20.0)
+    products = (2 * log.double().sum(-1)[mask.any(-1)]).clamp(-20.0, 20.0).exp()
+    return DiscrepancySums(
+        tokens=d.numel(),
+        signed=float(d.sum()),
+        absolute=float(absolute.sum()),
+        squares=float((d * d).sum()),
+        k3=float((torch.expm1(limited) - limited).sum()),
+        max_abs=float(absolute.max()),
+        by_staleness={
+            int(lag): (int((staleness == lag).sum()), float(absolute[staleness == lag].sum())) for lag in present
+        },
+        ratio=RatioSums.of(log, mask),
+        probability_o=float(old.sum()),
+        probability_b=float(behavior.sum()),
+        probability_oo=float((old * old).sum()),
+        probability_bb=float((behavior * behavior).sum()),
+        probability_ob=float((old * behavior).sum()),
+        probability_gap=float(gap.sum()),
+        max_probability_gap=float(gap.max()),
+        sequences=products.numel(),
+        sequence_squares=float(products.sum()),
+    )
+
+
+def loss_sums(
+    batch: TokenBatch,
+    settings: LossSettings,
+    anchor_logprobs: Tensor,
+    policy_logprobs: Tensor,
+    correction: Correction,
+    output: LossOutput,
+) -> StepSums:
+    """What a (micro-)batch's loss adds: discrepancy of the anchor, ratios, masks and clips. Tensors [B, T], as the loss took them."""
+    mask, kept, clipped = batch.loss_mask, correction.mask, output.clipped
+    ratio = output.log_staleness_ratio
+    low, high = math.log1p(-settings.clip_low), math.log1p(settings.clip_high)
+    dropped = mask & ~kept
+    return StepSums(
+        loss=float(output.loss.detach()),
+        policy_loss=float(output.policy),
+        entropy=float(output.entropy),
+        kl=float(output.kl),
+        measured=int(mask.sum()),
+        discrepancy=discrepancy_sums(batch, anchor_logprobs),
+        staleness_ratio=RatioSums.of(ratio, mask),
+        policy_ratio=RatioSums.of(log_ratio(policy_logprobs.detach(), batch.behavior_logprobs, mask), mask),
+        masked_low=int((dropped & (correction.log_ratio < 0)).sum()),
+        masked_high=int((dropped & (correction.log_ratio >= 0)).sum()),
+        dropped_sequences=int((mask.any(-1) & ~kept.any(-1)).sum()),
+        capped=int(correction.capped.sum()),
+        clipped_high=int(output.clipped_high.sum()),
+        clipped_low=int(output.clipped_low.sum()),
+        dual_clipped=int(output.dual_clipped.sum()),
+        out_of_range=int((mask & ((ratio < low) | (ratio > high))).sum()),
+        active=int((kept & ~clipped).sum()),
+        masked=int((dropped & ~clipped).sum()),
+        clipped=int((kept & clipped).sum()),
+        masked_and_clipped=int((dropped & clipped).sum()),
+    )
+
+
+def _histogram(values: Tensor) -> Histogram:
+    found, counts = torch.unique(values, return_counts=True)
+    return {int(value): int(count) for value, count in zip(found, counts, strict=True)}
+
+
+def _added(left: Any, right: Any) -> dict[str, Any]:
+    """Field by field: numbers and sums add up, histograms merge, extremes (max_*) take the larger."""
+    result: dict[str, Any] = {}
+    for each in fields(left):
+        a, b = getattr(left, each.name), getattr(right, each.name)
+        if each.name == "by_staleness":
+            merged = dict(a)
+            for lag, (tokens, total) in b.items():
+                seen = merged.get(lag, (0, 0.0))
+                merged[lag] = (seen[0] + tokens, seen[1] + total)
+            result[each.name] = merged
+        elif isinstance(a, Mapping):
+            result[each.name] = dict(Counter(a) + Counter(b))
+        elif each.name.startswith("max_"):
+            result[each.name] = max(a, b)
+        else:
+            result[each.name] = a + b
+    return result
