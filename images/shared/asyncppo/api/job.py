@@ -3,7 +3,7 @@
 Does not own cross-field rules (`rules.py`), the CRD made from it (`crd.py`) nor status (`status.py`).
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,7 @@ from asyncppo.api.training import (
     ModelSpec,
     NonNegativeInt,
     OptimizerSpec,
+    Parameters,
     PositiveInt,
     SamplingSpec,
 )
@@ -70,7 +71,10 @@ class AsyncPPOJobSpec(ApiModel):
 class ObjectMeta(ApiModel):
     """The part of Kubernetes' metadata the programs read; the rest is kept but not looked at."""
 
-    model_config = ApiModel.model_config | {"extra": "allow"}
+    model_config = ApiModel.model_config | {
+        "extra": "allow",
+        "json_schema_extra": {"x-kubernetes-preserve-unknown-fields": True},
+    }
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=52)]
     """The job's name: lower-case letters, digits and dashes, at most 52."""
@@ -91,5 +95,5 @@ class AsyncPPOJob(ApiModel):
     """Name and identity."""
     spec: AsyncPPOJobSpec
     """What to train and how."""
-    status: dict[str, Any] | None = None
+    status: Parameters | None = None
     """Written by the operator; ignored here."""
