@@ -6,22 +6,19 @@ Owns the stripping of what Kubernetes adds. Does not own any rule (`asyncppo.api
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from asyncppo.api.job import AsyncPPOJob
-from asyncppo.errors import UserError
+from asyncppo.api.manifest import parse_manifest
+
+IDENTITY = ("name", "namespace", "uid")
 
 
 def validated(raw: Mapping[str, Any]) -> AsyncPPOJob:
-    """The job. UserError with one line per mistake: path, what is wrong, what is allowed."""
+    """The job. ManifestError, a UserError, with every mistake: path, what was found, what is allowed, what to do."""
     metadata = raw.get("metadata") or {}
-    content = {
+    document = {
         "apiVersion": raw.get("apiVersion"),
         "kind": raw.get("kind"),
-        "metadata": {key: metadata[key] for key in ("name", "namespace", "uid") if key in metadata},
+        "metadata": {key: metadata[key] for key in IDENTITY if key in metadata},
         "spec": raw.get("spec"),
     }
-    try:
-        return AsyncPPOJob.model_validate(content)
-    except ValidationError as error:
-        raise UserError("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from error
+    return parse_manifest({key: value for key, value in document.items() if value is not None}, "spec")

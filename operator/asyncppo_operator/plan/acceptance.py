@@ -1,7 +1,7 @@
 """Which spec runs: the one in the job if it is valid, and for a running job only what may change while it runs.
 
-Owns the list of fields that may change, and the pinning of images. Does not own what makes a spec valid (`asyncppo.api`). A job
-edited to something invalid or immutable keeps running on what was accepted, and says so.
+Owns what becomes of a refused edit, and the pinning of images. Does not own what makes a spec valid nor what may change
+(`asyncppo.api`). A job edited to something invalid or immutable keeps running on what was accepted, and says so.
 """
 
 import json
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from asyncppo.api.changes import CHANGEABLE, changes_refused
 from asyncppo.api.job import AsyncPPOJob
 from asyncppo.errors import UserError
 from asyncppo_operator.names import Role
@@ -17,18 +18,6 @@ from asyncppo_operator.settings import Settings
 from asyncppo_operator.validation import validated
 
 ROLE_KEYS = {Role.LEARNER: "learner", Role.ROLLOUT: "rollout", Role.OLD_LOGIT: "oldLogit"}
-MUTABLE: tuple[tuple[str, ...], ...] = (
-    ("suspend",),
-    ("activeDeadlineSeconds",),
-    ("backoffLimit",),
-    ("ttlSecondsAfterFinished",),
-    ("rollout", "replicas"),
-    ("oldLogit", "replicas"),
-    ("learner", "retainStorage"),
-    *((key, field) for key in ROLE_KEYS.values() for field in ("image", "resources", "template")),
-)
-"""Paths under spec that a running job may change."""
-
 Spec = dict[str, Any]
 MISSING = object()
 
@@ -52,28 +41,20 @@ def accept(raw: Mapping[str, Any], before: AsyncPPOJob | None, settings: Setting
     try:
         wanted = validated(raw)
     except UserError as error:
-        kept = None if before is None else _with_mutable_fields(before, raw)
+        kept = None if before is None else _with_changeable_fields(before, raw, settings)
         return Acceptance(kept, "InvalidSpec", str(error))
     if before is None:
         return Acceptance(_pinned(wanted, None, settings), "Accepted", "the spec is valid")
     wanted = _pinned(wanted, before, settings)
-    changed = immutable_changes(before, wanted)
-    if not changed:
+    refused = changes_refused(before.spec, wanted.spec)
+    if not refused:
         return Acceptance(wanted, "Accepted", "the spec is valid")
-    text = (
-        f"{', '.join(changed)} cannot change once the job was accepted; it runs on with the values it has. "
-        "Undo the edit, or delete the job and make a new one"
+    text = "; ".join(str(problem) for problem in refused)
+    return Acceptance(
+        _with_changeable_fields(before, raw, settings),
+        "ImmutableField",
+        f"{text}. Until then the job runs on as it was",
     )
-    return Acceptance(_with_mutable_fields(before, raw), "ImmutableField", text)
-
-
-def immutable_changes(before: AsyncPPOJob, wanted: AsyncPPOJob) -> list[str]:
-    """Paths (spec.a.b) that differ and may not."""
-    old, new = _dump(before), _dump(wanted)
-    for path in MUTABLE:
-        _put(old, path, None)
-        _put(new, path, None)
-    return sorted(_differences(old, new, "spec"))
 
 
 def _dump(job: AsyncPPOJob) -> Spec:
@@ -97,23 +78,26 @@ def _pinned(job: AsyncPPOJob, before: AsyncPPOJob | None, settings: Settings) ->
     return _with_spec(job, spec)
 
 
-def _with_mutable_fields(before: AsyncPPOJob, raw: Mapping[str, Any]) -> AsyncPPOJob:
-    """What runs, with each mutable field of the refused spec that is valid by itself: a job can be suspended whatever else is wrong."""
+def _with_changeable_fields(before: AsyncPPOJob, raw: Mapping[str, Any], settings: Settings) -> AsyncPPOJob:
+    """What runs, with each changeable field of the refused spec that is valid by itself: a job can be suspended whatever else is wrong."""
     kept = before
-    for path in MUTABLE:
+    for dotted in CHANGEABLE:
+        path = dotted.split(".")
         value = _get(raw.get("spec"), path)
         if value is MISSING:
             continue
         candidate = _dump(kept)
         _put(candidate, path, json.loads(json.dumps(value)))
         try:
-            kept = _with_spec(kept, candidate)
+            changed = _pinned(_with_spec(kept, candidate), before, settings)
         except UserError:
             continue
+        if not changes_refused(kept.spec, changed.spec):
+            kept = changed
     return kept
 
 
-def _get(spec: object, path: tuple[str, ...]) -> object:
+def _get(spec: object, path: list[str]) -> object:
     for key in path:
         if not isinstance(spec, Mapping) or key not in spec:
             return MISSING
@@ -121,14 +105,7 @@ def _get(spec: object, path: tuple[str, ...]) -> object:
     return spec
 
 
-def _put(spec: Spec, path: tuple[str, ...], value: object) -> None:
+def _put(spec: Spec, path: list[str], value: object) -> None:
     for key in path[:-1]:
         spec = spec[key]
     spec[path[-1]] = value
-
-
-def _differences(old: object, new: object, path: str) -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(old.keys() | new.keys())
-        return [p for key in keys for p in _differences(old.get(key), new.get(key), f"{path}.{key}")]
-    return [] if old == new else [path]

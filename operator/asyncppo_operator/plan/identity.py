@@ -3,22 +3,11 @@
 Owns these objects. Does not own the token's value: it is drawn where randomness is allowed (`reconcile.py`).
 """
 
-import json
-
 from asyncppo.api.job import AsyncPPOJob
+from asyncppo.api.manifest import dump_manifest
 from asyncppo_operator import names
 from asyncppo_operator.names import Role
 from asyncppo_operator.plan.pods import Object
-
-
-def manifest(job: AsyncPPOJob) -> Object:
-    """The job as the programs read it: what was accepted, with every default written out."""
-    return {
-        "apiVersion": job.api_version,
-        "kind": job.kind,
-        "metadata": {"name": job.metadata.name, "namespace": job.metadata.namespace, "uid": job.metadata.uid},
-        "spec": job.spec.model_dump(mode="json", by_alias=True),
-    }
 
 
 def config_map(job: AsyncPPOJob) -> Object:
@@ -28,7 +17,7 @@ def config_map(job: AsyncPPOJob) -> Object:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": names.config(name), "labels": names.labels(name)},
-        "data": {names.JOB_KEY: json.dumps(manifest(job), indent=1, sort_keys=True) + "\n"},
+        "data": {names.JOB_KEY: dump_manifest(job)},
     }
 
 

@@ -1,0 +1,116 @@
+"""What is seen of the jobs' children: pods and StatefulSets, by job. Fed by informers, read by reconciles.
+
+Owns the views in memory. Does not own the watching (`informer.py`).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from asyncppo_operator import names
+from asyncppo_operator.names import Role
+from asyncppo_operator.views import PodView, SetView, pod_view, set_view
+
+Object = dict[str, Any]
+
+
+class Key(NamedTuple):
+    """A job."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Children:
+    """`touched(key)` is called for every job whose children changed."""
+
+    def __init__(self, touched: Callable[[Key], None]) -> None:
+        self._touched = touched
+        self._pods: dict[Key, dict[str, PodView]] = {}
+        self._sets: dict[Key, dict[Role, SetView]] = {}
+
+    def pods(self, key: Key) -> list[PodView]:
+        """The job's pods by name."""
+        return [pod for _, pod in sorted(self._pods.get(key, {}).items())]
+
+    def sets(self, key: Key) -> dict[Role, SetView]:
+        """The job's StatefulSets."""
+        return dict(self._sets.get(key, {}))
+
+    def pods_listed(self, namespace: str | None, objects: list[Object]) -> None:
+        """All pods of ours in `namespace` (None: everywhere)."""
+        before = {key for key in self._pods if namespace in (None, key.namespace)}
+        found: dict[Key, dict[str, PodView]] = {}
+        for raw in objects:
+            if (key := owner(raw)) is not None and (pod := pod_view(raw)) is not None:
+                found.setdefault(key, {})[pod.name] = pod
+        for key in before - found.keys():
+            del self._pods[key]
+        self._pods.update(found)
+        for key in before | found.keys():
+            self._touched(key)
+
+    def pod_changed(self, kind: str, raw: Object) -> None:
+        """One watch event."""
+        key, pod = owner(raw), pod_view(raw)
+        if key is None or pod is None:
+            return
+        known = self._pods.setdefault(key, {})
+        if kind == "DELETED":
+            known.pop(pod.name, None)
+            if not known:
+                del self._pods[key]
+        elif known.get(pod.name) == pod:
+            return  # a change of nothing that matters here
+        else:
+            known[pod.name] = pod
+        self._touched(key)
+
+    def sets_listed(self, namespace: str | None, objects: list[Object]) -> None:
+        """All StatefulSets of ours in `namespace` (None: everywhere)."""
+        before = {key for key in self._sets if namespace in (None, key.namespace)}
+        found: dict[Key, dict[Role, SetView]] = {}
+        for raw in objects:
+            if (key := owner(raw)) is not None and (role := role_of(raw)) is not None:
+                found.setdefault(key, {})[role] = set_view(raw)
+        for key in before - found.keys():
+            del self._sets[key]
+        self._sets.update(found)
+        for key in before | found.keys():
+            self._touched(key)
+
+    def set_changed(self, kind: str, raw: Object) -> None:
+        """One watch event."""
+        key, role = owner(raw), role_of(raw)
+        if key is None or role is None:
+            return
+        known = self._sets.setdefault(key, {})
+        if kind == "DELETED":
+            known.pop(role, None)
+            if not known:
+                del self._sets[key]
+        else:
+            seen = set_view(raw)
+            if known.get(role) == seen:
+                return
+            known[role] = seen
+        self._touched(key)
+
+
+def owner(raw: Object) -> Key | None:
+    """The job an object belongs to, by its labels."""
+    metadata = raw.get("metadata") or {}
+    name = (metadata.get("labels") or {}).get(names.LABEL_JOB)
+    namespace = metadata.get("namespace")
+    return Key(str(namespace), str(name)) if name and namespace else None
+
+
+def role_of(raw: Object) -> Role | None:
+    """The role an object belongs to, by its labels."""
+    label = ((raw.get("metadata") or {}).get("labels") or {}).get(names.LABEL_ROLE)
+    try:
+        return Role(str(label))
+    except ValueError:
+        return None

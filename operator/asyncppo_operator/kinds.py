@@ -1,0 +1,60 @@
+"""The kinds of objects the operator reads and writes, and where the API server keeps them.
+
+Owns the table. A kind that is not here is not touched, and the chart's RBAC rules are checked against it.
+"""
+
+from dataclasses import dataclass
+
+from asyncppo.api.job import API_VERSION, KIND, PLURAL
+
+
+@dataclass(frozen=True)
+class Resource:
+    """verbs: what the operator does with it in a job's namespace."""
+
+    api_version: str
+    kind: str
+    plural: str
+    verbs: tuple[str, ...]
+
+    @property
+    def group(self) -> str:
+        """API group; empty for the core."""
+        return self.api_version.rpartition("/")[0]
+
+    def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
+        """URL path; without a namespace, of all namespaces."""
+        root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
+        parts = [root]
+        if namespace is not None:
+            parts.append(f"namespaces/{namespace}")
+        parts.append(self.plural)
+        parts += [part for part in (name, subresource) if part is not None]
+        return "/".join(parts)
+
+
+JOB = Resource(API_VERSION, KIND, PLURAL, ("get", "list", "watch", "delete"))
+POD = Resource("v1", "Pod", "pods", ("get", "list", "watch", "delete"))
+STATEFUL_SET = Resource("apps/v1", "StatefulSet", "statefulsets", ("get", "list", "watch", "create", "patch", "delete"))
+SERVICE = Resource("v1", "Service", "services", ("create", "patch", "delete"))
+CONFIG_MAP = Resource("v1", "ConfigMap", "configmaps", ("get", "create", "patch"))
+SECRET = Resource("v1", "Secret", "secrets", ("get", "create"))
+ACCOUNT = Resource("v1", "ServiceAccount", "serviceaccounts", ("create", "patch"))
+CLAIM = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims", ("create", "patch"))
+NETWORK_POLICY = Resource("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", ("create", "patch", "delete"))
+BUDGET = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", ("create", "patch", "delete"))
+BUDGET_BETA = Resource("policy/v1beta1", "PodDisruptionBudget", "poddisruptionbudgets", BUDGET.verbs)
+EVENT = Resource("v1", "Event", "events", ("list", "create", "patch"))
+LEASE = Resource("coordination.k8s.io/v1", "Lease", "leases", ("get", "create", "update"))
+
+IN_JOB_NAMESPACES = (
+    JOB, POD, STATEFUL_SET, SERVICE, CONFIG_MAP, SECRET, ACCOUNT, CLAIM, NETWORK_POLICY, BUDGET, EVENT,
+)  # fmt: skip
+"""What the operator needs rights for wherever jobs are; for jobs also `patch` of the status."""
+
+_BY_KIND = {(r.api_version, r.kind): r for r in (*IN_JOB_NAMESPACES, BUDGET_BETA, LEASE)}
+
+
+def resource_of(api_version: str, kind: str) -> Resource:
+    """KeyError for a kind that is not in the table."""
+    return _BY_KIND[(api_version, kind)]
