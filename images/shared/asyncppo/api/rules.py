@@ -20,13 +20,7 @@ from asyncppo.api.training import (
 )
 
 GROUPED = (Advantage.GRPO, Advantage.DR_GRPO, Advantage.RLOO)
-CONTROLS_WITHOUT_MEANING_FOR_ROLLOUT = (
-    DiscrepancyControl.TIS,
-    DiscrepancyControl.ICE_POP,
-    DiscrepancyControl.SEQUENCE_MASK,
-    DiscrepancyControl.GEOMETRIC_MASK,
-    DiscrepancyControl.VETO,
-)
+WEIGHTS = (DiscrepancyControl.TIS, DiscrepancyControl.ICE_POP)
 
 
 @dataclass(frozen=True)
@@ -133,18 +127,31 @@ RULES: tuple[Rule, ...] = (
         cel="self.control != 'TokenMask' || self.weight != 'Importance' || self.cap >= self.bound",
     ),
     Rule(
+        name="WeightOfControl",
+        path="algorithm.discrepancy.weight",
+        reads=("algorithm.discrepancy.control", "algorithm.discrepancy.weight"),
+        holds=lambda spec: (
+            spec.algorithm.discrepancy.weight is DiscrepancyWeight.IMPORTANCE
+            or spec.algorithm.discrepancy.control not in WEIGHTS
+        ),
+        message="controls TIS and IcePop weight a token by its ratio; weight MaskOnly would take that away",
+        remedy="choose weight Importance, or another control",
+        node="algorithm.discrepancy",
+        cel="self.weight == 'Importance' || !(self.control in ['TIS', 'IcePop'])",
+    ),
+    Rule(
         name="RatioOfRollout",
         path="algorithm.discrepancy.control",
         reads=("oldLogits.strategy", "algorithm.discrepancy.control"),
         holds=lambda spec: (
             spec.old_logits.strategy is not Strategy.ROLLOUT
-            or spec.algorithm.discrepancy.control not in CONTROLS_WITHOUT_MEANING_FOR_ROLLOUT
+            or spec.algorithm.discrepancy.control is DiscrepancyControl.NONE
         ),
         message="strategy Rollout takes the engine's log-probs as old ones: the discrepancy is already inside the clipped ratio, "
-        "and a control would count it twice",
-        remedy="choose control None or another strategy",
+        "so a weight would count it twice and a mask could never act",
+        remedy="set control: None, or choose another strategy",
         node="",
-        cel="self.oldLogits.strategy != 'Rollout' || self.algorithm.discrepancy.control in ['TokenMask', 'None']",
+        cel="self.oldLogits.strategy != 'Rollout' || self.algorithm.discrepancy.control == 'None'",
     ),
     Rule(
         name="WarmupWithinUpdates",

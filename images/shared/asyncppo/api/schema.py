@@ -67,6 +67,8 @@ def _structural(node: Schema, definitions: dict[str, Schema], trail: tuple[str, 
         target = {key: value for key, value in definitions[name].items() if key != "title"}
         # What stands beside the reference is the field's own and wins over what the type says of itself.
         return _structural({**target, **node}, definitions, (*trail, name))
+    if "description" in node:
+        node["description"] = " ".join(node["description"].split())
     if "const" in node:
         node["enum"] = [node.pop("const")]
     for side in ("Minimum", "Maximum"):

@@ -135,13 +135,14 @@ class DiscrepancySpec(ApiModel):
     """Control of the discrepancy ratio r_d = old / behavior."""
 
     control: DiscrepancyControl = DiscrepancyControl.TOKEN_MASK
-    """TokenMask keeps a token iff 1/bound <= r_d <= bound."""
+    """TokenMask keeps a token iff 1/bound <= r_d <= bound; SequenceMask and GeometricMask do so with the product and the geometric mean
+    of a sequence; Veto drops a sequence with any token outside; IcePop keeps 1/bound <= r_d <= cap; TIS and None keep all."""
     bound: Annotated[float, Field(ge=1.0)] = 1.25
-    """The bound c of the mask; inclusive."""
+    """The bound of the mask; inclusive."""
     weight: DiscrepancyWeight = DiscrepancyWeight.IMPORTANCE
-    """Importance multiplies a kept token by min(r_d, cap); MaskOnly by 1."""
+    """Importance multiplies a kept token by min(r_d, cap) (IcePop: by r_d); MaskOnly by 1. Control None has weight 1."""
     cap: Annotated[float, Field(ge=1.0)] = 2.0
-    """Upper cap of the importance weight."""
+    """Upper cap of the importance weight; with TokenMask at least `bound`."""
 
 
 class CriticSpec(ApiModel):

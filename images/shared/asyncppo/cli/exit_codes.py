@@ -1,14 +1,6 @@
-"""The exit codes of `asyncppo`, and `docs/exit-codes.md` made from them.
-
-Owns the numbers and what they mean. Does not own when they occur (`program.py` and the commands).
-`python -m asyncppo.cli.exit_codes --write|--check` writes or checks the page.
-"""
+"""The exit codes of `asyncppo`. Owns the numbers and what they mean. Does not own when they occur (`program.py` and the commands)."""
 
 from enum import IntEnum
-
-from asyncppo.api.generated import generated_file_main
-
-PAGE = "docs/exit-codes.md"
 
 
 class ExitCode(IntEnum):
@@ -53,26 +45,3 @@ class ExitCode(IntEnum):
         "Whoever read the output closed it, as in `asyncppo show DIR | head`.",
         "Nothing.",
     )
-
-
-def page() -> str:
-    """`docs/exit-codes.md`."""
-    rows = [f"| {code.value} | {code.meaning} | {code.remedy} |" for code in ExitCode]
-    return "\n".join(
-        [
-            "# Exit codes of `asyncppo`",
-            "",
-            "<!-- Made by `python -m asyncppo.cli.exit_codes --write` from the code's constants; edit those. -->",
-            "",
-            "| code | what happened | what to do |",
-            "|---|---|---|",
-            *rows,
-            "",
-            "Messages for people go to standard error, results to standard output.",
-            "",
-        ]
-    )
-
-
-if __name__ == "__main__":
-    generated_file_main(PAGE, page)
