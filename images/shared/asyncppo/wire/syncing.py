@@ -60,7 +60,11 @@ class SyncCall(msgspec.Struct, frozen=True):
 
 
 class Seal(msgspec.Struct, frozen=True):
-    """The commit point of `epoch`: one transaction that ends `version`."""
+    """The commit point of `epoch`: one transaction that ends `version`.
+
+    Every member of the epoch (as frozen at begin, less those the learner has fenced since) is in `members` or in `fenced`. Names mean
+    the incarnations frozen at begin: one that has joined since is not touched.
+    """
 
     job_uid: str
     coordinator: str
@@ -75,7 +79,7 @@ class Finish(msgspec.Struct, frozen=True):
     """The end of `epoch`, recorded before any member is told to resume.
 
     Sealed: every member left is on the target (`loaded`), the rest are fenced. Unsealed: the epoch is rolled back, its members go on
-    under `version`, those in `fenced` are fenced; a target already published stays and waits for the next epoch. Phase seconds are
+    under `version`, those in `fenced` are fenced (as in Seal); a target already published stays and waits for the next epoch. Phase seconds are
     for the record. bad_publication: not empty when every member refused the weights or failed the canary; the job stops for it.
     """
 
