@@ -57,7 +57,7 @@ class Reason(StrEnum):
 
 
 VIOLATIONS = frozenset({Reason.HASH_MISMATCH, Reason.UNKNOWN_VERSION, Reason.CONFLICT, Reason.MISLABELLED})
-"""Reasons that mean somebody was wrong about a version, not merely late; a receipt with one of the first three fences its sender."""
+"""Reasons that mean somebody was wrong about a version, not merely late; a receipt with one of them fences its sender."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +157,18 @@ class ScoreReceipt:
 class Receipt:
     """What a receipt did. reply goes back to the sender. received: leases whose trajectory is new. complete: groups it completed.
 
-    violations: refused for a wrong hash, an unknown version or another digest. fenced: the sender was fenced for it.
+    violations: why segments were refused that were wrong rather than late (see VIOLATIONS); the sender was fenced for it.
     """
 
     reply: UploadReply
     received: list[int]
     complete: list[int]
-    violations: int = 0
-    fenced: bool = False
+    violations: list[str] = field(default_factory=list)
+
+    @property
+    def fenced(self) -> bool:
+        """Whether the sender was fenced."""
+        return bool(self.violations)
 
 
 @dataclass(frozen=True, slots=True)
