@@ -5,7 +5,6 @@ Owns the layout, the lock, and the refusals that keep one job's data from anothe
 """
 
 import fcntl
-import json
 import os
 import secrets
 import tempfile
@@ -13,29 +12,16 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import msgspec
-from pydantic import ValidationError
 
+from asyncppo.api.changes import changes_refused
 from asyncppo.api.job import AsyncPPOJob
+from asyncppo.api.manifest import dump_manifest, load_manifest
+from asyncppo.api.problems import ManifestError
 from asyncppo.errors import UserError
 from asyncppo.report.measures import Summary
-
-CHANGEABLE = frozenset(
-    {
-        "spec.algorithm.updates",
-        "spec.activeDeadlineSeconds",
-        "spec.backoffLimit",
-        "spec.checkpoint",
-        "spec.rollout.concurrency",
-        "spec.rollout.replicas",
-        "spec.suspend",
-        "spec.ttlSecondsAfterFinished",
-        "spec.weightSync",
-    }
-)
-"""What a resumed run may be given anew: nothing here changes what the data already in the ledger mean."""
 
 
 @dataclass(frozen=True)
@@ -156,12 +142,12 @@ def check(folder: RunFolder, job: AsyncPPOJob, resume: bool) -> AsyncPPOJob | No
             f"{root}: holds the run of another job, `{before.metadata.name}` (this one is `{job.metadata.name}`); "
             "choose another --output"
         )
-    changed = [change for change in differences(before, job) if not change.allowed]
-    if changed:
-        listing = "".join(f"\n  {change}" for change in changed)
+    refused = changes_refused(before.spec, job.spec)
+    if refused:
+        listing = "".join(f"\n  {problem}" for problem in refused)
         raise UserError(
-            f"{root}: holds a run of `{job.metadata.name}` with other settings:{listing}\n"
-            "choose another --output, or put the settings back as they were"
+            f"{root}: holds a run of `{job.metadata.name}` with other settings; choose another --output, "
+            f"or put them back:{listing}"
         )
     phase = finished_phase(folder)
     grows = job.spec.algorithm.updates > before.spec.algorithm.updates
@@ -183,10 +169,9 @@ def claim(folder: RunFolder, job: AsyncPPOJob, before: AsyncPPOJob | None) -> As
     job = job.model_copy(update={"metadata": job.metadata.model_copy(update={"uid": uid}), "status": None})
     for directory in (folder.root / "logs", folder.root / "rollouts"):
         directory.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(_document(job), indent=2) + "\n"
     if not folder.token_file.exists():
         write_atomically(folder.token_file, f"{secrets.token_urlsafe(32)}\n".encode(), mode=0o600)
-    write_atomically(folder.job_file, content.encode())
+    write_atomically(folder.job_file, dump_manifest(job).encode())
     for leftover in (folder.learner_url_file, folder.summary_file, folder.picture_file):
         leftover.unlink(missing_ok=True)
     return job
@@ -200,48 +185,10 @@ def finished_phase(folder: RunFolder) -> str:
         return ""
 
 
-@dataclass(frozen=True)
-class Change:
-    """One leaf of the spec that differs between the run and the manifest."""
-
-    path: str
-    old: Any
-    new: Any
-
-    @property
-    def allowed(self) -> bool:
-        """Whether a resumed run may take it."""
-        return any(self.path == path or self.path.startswith(f"{path}.") for path in CHANGEABLE)
-
-    def __str__(self) -> str:
-        return f"{self.path}: {_show(self.old)} in the run, {_show(self.new)} in the manifest"
-
-
-def differences(before: AsyncPPOJob, now: AsyncPPOJob) -> list[Change]:
-    """Every leaf of the specs that differs, in the order of the manifest."""
-    return _walk("spec", _document(before)["spec"], _document(now)["spec"])
-
-
-def _walk(path: str, old: Any, new: Any) -> list[Change]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = [*old, *(key for key in new if key not in old)]
-        return [leaf for key in keys for leaf in _walk(f"{path}.{key}", old.get(key), new.get(key))]
-    return [] if old == new else [Change(path, old, new)]
-
-
-def _show(value: Any) -> str:
-    return "not set" if value is None else json.dumps(value)
-
-
-def _document(job: AsyncPPOJob) -> dict[str, Any]:
-    # None stays in: `dualClip: null` means off, and leaving it out would mean its default.
-    return job.model_dump(mode="json", by_alias=True)
-
-
 def _read_job(path: Path) -> AsyncPPOJob:
     try:
-        return AsyncPPOJob.model_validate_json(path.read_bytes())
-    except ValidationError as error:
+        return load_manifest(path)
+    except ManifestError as error:
         raise UserError(
-            f"{path}: was not written by this version of asyncppo, so the run cannot be resumed; choose another --output"
+            f"{path}: was written by another version of asyncppo, so the run cannot be resumed; choose another --output\n{error}"
         ) from error

@@ -6,6 +6,7 @@ Owns restarts and their count. Does not own what the roles are (`roles.py`) nor 
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from asyncppo.errors import AsyncPPOError
@@ -57,7 +58,6 @@ class RoleView:
 class _Kept:
     program: RoleProgram
     state: str = "starting"
-    restarts: int = 0
     note: str = ""
     stopping: bool = False
     process: RoleProcess | None = None
@@ -68,9 +68,13 @@ class _Kept:
 class Supervisor:
     """Starts roles and keeps them. `failed` completes with the RoleFailedError that ends the job."""
 
-    def __init__(self, backoff_limit: int, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self, backoff_limit: int, backoff: Backoff | None = None, tell: Callable[[str], None] = log.warning
+    ) -> None:
         self._limit = backoff_limit
         self._backoff = backoff or Backoff()
+        self._tell = tell
+        self._restarts: dict[str, int] = {}
         self._warden = Warden()
         self._roles: dict[str, _Kept] = {}
         self.failed: asyncio.Future[RoleFailedError] = asyncio.get_running_loop().create_future()
@@ -87,30 +91,29 @@ class Supervisor:
         kept.task.add_done_callback(self._report_bug)
 
     def count_failure(self, role: str, reason: str, words: list[str], status: int = 1) -> bool:
-        """Count one failure against the limit; True when the job may go on, else `failed` is completed."""
-        if status != BAD_INPUT and self.restarts < self._limit:
+        """Count one failure against the limit. True: start it again; False: `failed` tells why the job is over."""
+        if status != BAD_INPUT and sum(self._restarts.values()) < self._limit:
+            self._restarts[role] = self._restarts.get(role, 0) + 1
+            self._tell(f"{role}: {reason}; starting it again")
             return True
+        if status == BAD_INPUT:
+            text = f"{role} refused what it was given ({reason})"
+        else:
+            text = f"{role} failed ({reason}) and backoffLimit ({self._limit}) is used up"
         if not self.failed.done():
-            if status == BAD_INPUT:
-                text = f"{role} refused its input ({reason})"
-            else:
-                text = f"{role} failed ({reason}) and backoffLimit ({self._limit}) is used up"
             self.failed.set_result(RoleFailedError(role, status, text, words))
         return False
 
     @property
-    def restarts(self) -> int:
-        """Restarts of all roles so far."""
-        return sum(kept.restarts for kept in self._roles.values())
-
-    @property
     def restarts_by_role(self) -> dict[str, int]:
         """Restarts of each role that had any."""
-        return {name: kept.restarts for name, kept in self._roles.items() if kept.restarts}
+        return dict(self._restarts)
 
     def views(self) -> list[RoleView]:
         """Every role, in the order they were started."""
-        return [RoleView(name, kept.state, kept.restarts, kept.note) for name, kept in self._roles.items()]
+        return [
+            RoleView(name, kept.state, self._restarts.get(name, 0), kept.note) for name, kept in self._roles.items()
+        ]
 
     def age(self, role: str) -> float | None:
         """Seconds that the role's present process has been running; None when it has none."""
@@ -121,7 +124,6 @@ class Supervisor:
         """SIGKILL a role's group; it is restarted like after a crash."""
         kept = self._roles[role]
         if kept.process is not None:
-            log.warning("killing %s: %s", role, note)
             kept.note = note
             kept.process.kill()
 
@@ -178,11 +180,9 @@ class Supervisor:
             if kept.stopping:
                 break
             words = last_words(program.log_file)
-            log.warning("%s ended: %s", program.name, reason)
             if not self.count_failure(program.name, reason, words, status):
                 kept.note = reason
                 break
-            kept.restarts += 1
             kept.state, kept.note = "restarting", reason
             await self._pause(kept)
             program, kept.note = resumed, ""
@@ -197,6 +197,6 @@ class Supervisor:
 
     async def _pause(self, kept: _Kept) -> None:
         try:
-            await asyncio.wait_for(kept.wake.wait(), self._backoff.delay(kept.restarts))
+            await asyncio.wait_for(kept.wake.wait(), self._backoff.delay(self._restarts[kept.program.name]))
         except TimeoutError:
             return

@@ -11,6 +11,7 @@ from typing import Any
 
 from asyncppo.report.history import running_mean
 from asyncppo.report.measures import Summary, UpdateMetrics
+from asyncppo.report.wording import duration, percent, scientific, superscript
 
 INK, MUTED, GRID = "#1f2933", "#6b7785", "#e4e8ec"
 BLUE, ORANGE, GREEN = "#2563a8", "#d9822b", "#2e8b57"
@@ -170,7 +171,7 @@ def _discrepancy(panel: Any, summary: Summary) -> None:
     panel.set_ylim(0.0, max([*y, 10.0**-EXPONENT_LIMIT]) * 1.3)
     panel.set_xlim(x[0] - 0.6, x[-1] + 0.6)
     panel.xaxis.get_major_locator().set_params(integer=True)
-    _note(panel, f"slope {scientific(summary.discrepancy.slope)} per version")
+    _note(panel, f"slope {scientific(summary.discrepancy.slope)}")
     panel.text(
         0.99,
         0.96,
@@ -237,32 +238,3 @@ def _legend(colors: Mapping[str, str]) -> list[Any]:
     for name, color in colors.items():
         labels.setdefault(color, []).append(LABELS.get(name, name.lower()))
     return [Patch(facecolor=color, label=" / ".join(names)) for color, names in labels.items()]
-
-
-def superscript(number: int) -> str:
-    """An exponent in superscript digits."""
-    return str(number).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-
-
-def scientific(value: float) -> str:
-    """A small number as people write it: 2.1×10⁻⁶."""
-    if value == 0.0 or 1e-2 <= abs(value) < 1e3:
-        return f"{value:.3g}"
-    mantissa, _, exponent = f"{value:.1e}".partition("e")
-    return f"{mantissa}×10{superscript(int(exponent))}".replace("-", "−")
-
-
-def percent(share: float) -> str:
-    """A share as a percentage that never rounds up to 100 % nor down to 0 %."""
-    if share in (0.0, 1.0):
-        return f"{share:.0%}"
-    return f"{min(max(share, 0.001), 0.999):.1%}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as 12.3 s, 4 min 05 s or 2 h 03 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
-    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"

@@ -1,0 +1,12 @@
+"""The coordinator inside the runner's own loop: the very same one that the operator runs per job.
+
+Owns the wiring. Does not own the protocol (`asyncppo.sync`).
+"""
+
+from asyncppo.api.job import AsyncPPOJob
+from asyncppo.wire.client import WireClient
+
+
+async def coordinate(client: WireClient, learner: str, job: AsyncPPOJob) -> None:
+    """Drive version syncs against the learner at this URL until the job is over."""
+    raise NotImplementedError

@@ -1,0 +1,148 @@
+"""A summary as a person reads it on the screen. Owns the rows and their order; does not own any figure (`measures.py`).
+
+Needs rich (the `local` extra).
+"""
+
+from collections.abc import Mapping
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from asyncppo.report.measures import Quantiles, Summary
+from asyncppo.report.wording import percent, scientific, short
+
+QUIET = "bright_black"
+GOOD, BAD, CAUTION = "green", "bold red", "yellow"
+BAR = 12
+
+
+def render_summary(summary: Summary) -> RenderableType:
+    """One row per subject, names on the left."""
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style=QUIET, no_wrap=True)
+    rows.add_column(overflow="fold")
+    rows.add_row("reward", _reward(summary))
+    rows.add_row("old logits", _old_logits(summary))
+    rows.add_row("staleness", _staleness(summary))
+    rows.add_row("discrepancy", _discrepancy(summary))
+    rows.add_row("trajectories", _trajectories(summary))
+    rows.add_row("tokens", _tokens(summary))
+    rows.add_row("syncs", _syncs(summary))
+    rows.add_row("throughput", _throughput(summary))
+    if summary.restarts:
+        rows.add_row("restarts", Text(_list(summary.restarts), style=CAUTION))
+    return rows
+
+
+def _reward(summary: Summary) -> Text:
+    reward = summary.reward
+    return Text.assemble(
+        ("first tenth ", QUIET), f"{reward.first:.3f}",
+        ("  last tenth ", QUIET), (f"{reward.last:.3f}", "bold"),
+        ("  best ", QUIET), f"{reward.best:.3f}",
+    )  # fmt: skip
+
+
+def _old_logits(summary: Summary) -> Text:
+    figures = summary.old_logits
+    text = Text(summary.strategy)
+    text.append("  exact" if summary.exact else "  inexact", style=GOOD if summary.exact else CAUTION)
+    expected = figures.exact_coverage == 1.0 or not summary.exact or not summary.updates
+    text.append("  verified for ", style=QUIET).append(percent(figures.exact_coverage), style="" if expected else BAD)
+    text.append(" of the loss tokens  ", style=QUIET)
+    text.append(f"{figures.violations:,}", style=BAD if figures.violations else "").append(" violations", style=QUIET)
+    if figures.fallbacks:
+        text.append(f"  {figures.fallbacks:,}", style=CAUTION).append(" fallbacks", style=QUIET)
+    return text
+
+
+def _staleness(summary: Summary) -> Text:
+    staleness = summary.staleness
+    within = staleness.max <= summary.staleness_bound
+    text = Text.assemble(
+        ("mean ", QUIET), f"{staleness.mean:.2f}",
+        ("  max ", QUIET), (str(staleness.max), "" if within else BAD),
+        (f"  bound {summary.staleness_bound}", QUIET),
+    )  # fmt: skip
+    total = sum(staleness.histogram.values())
+    for versions, tokens in sorted(staleness.histogram.items()):
+        share = tokens / total if total else 0.0
+        text.append(f"\n{versions:>2} ", style=QUIET).append("█" * max(1, round(share * BAR)), style="blue")
+        text.append(f" {percent(share)}")
+    return text
+
+
+def _discrepancy(summary: Summary) -> Text:
+    figures = summary.discrepancy
+    return Text.assemble(
+        ("slope ", QUIET), scientific(figures.slope), (" nats per version", QUIET),
+        ("  largest ", QUIET), scientific(figures.max_abs),
+        ("  k3 ", QUIET), scientific(figures.k3),
+    )  # fmt: skip
+
+
+def _trajectories(summary: Summary) -> Text:
+    ledger = summary.ledger
+    text = _equation(ledger.balanced)
+    text.append(
+        f"\n{ledger.leased:,} leased = {ledger.received:,} received + {ledger.returned:,} returned"
+        f" + {ledger.expired:,} expired + {ledger.in_flight:,} in flight"
+    )
+    text.append(
+        f"\n{ledger.received:,} received = {ledger.trained:,} trained"
+        f" + {sum(ledger.discarded.values()):,} discarded + {ledger.waiting:,} waiting"
+    )
+    if ledger.discarded:
+        text.append(f"\ndiscarded: {_list(ledger.discarded)}", style=QUIET)
+    return text
+
+
+def _tokens(summary: Summary) -> Text:
+    tokens = summary.ledger.tokens
+    discarded = sum(tokens.discarded.values())
+    text = Text(
+        f"{tokens.sampled:,} sampled = {tokens.scored:,} scored + {discarded:,} discarded + {tokens.unscored:,} unscored"
+    )
+    if tokens.discarded:
+        share = discarded / tokens.sampled if tokens.sampled else 0.0
+        text.append(f"\ndiscarded {percent(share)}: {_list(tokens.discarded)}", style=QUIET)
+    return text
+
+
+def _syncs(summary: Summary) -> Text:
+    syncs = summary.syncs
+    text = Text(f"{syncs.count:,}")
+    phases = {
+        "stall": syncs.stall_seconds,
+        "pause": syncs.pause_seconds,
+        "score": syncs.score_seconds,
+        "load": syncs.load_seconds,
+    }
+    if syncs.count:
+        text.append("  (p50 / p95)", style=QUIET)
+        for name, seconds in phases.items():
+            text.append(f"  {name} ", style=QUIET).append(_quantiles(seconds))
+    if syncs.fenced:
+        text.append(f"  {syncs.fenced} fenced", style=CAUTION)
+    return text
+
+
+def _throughput(summary: Summary) -> Text:
+    figures = summary.throughput
+    return Text.assemble(
+        f"{figures.tokens_per_second:,.0f}", (" tokens/s trained  ", QUIET),
+        f"{figures.trajectories_per_second:,.1f}", (" trajectories/s", QUIET),
+    )  # fmt: skip
+
+
+def _equation(balanced: bool) -> Text:
+    return Text("balanced", style=GOOD) if balanced else Text("NOT BALANCED", style=BAD)
+
+
+def _quantiles(seconds: Quantiles) -> str:
+    return f"{short(seconds.p50)} / {short(seconds.p95)}"
+
+
+def _list(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {number:,}" for name, number in sorted(counts.items(), key=lambda item: -item[1]))
