@@ -1,6 +1,7 @@
 """From a manifest's environment to its class. Owns the names and the errors; does not own any environment."""
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 from asyncppo.api.training import EnvironmentSpec, EnvironmentType
@@ -34,11 +35,16 @@ def environment_class(spec: EnvironmentSpec) -> type[Any]:
     return kind
 
 
-def make_environment(spec: EnvironmentSpec) -> Environment:
-    """A new environment for one episode. Raises UserError when the class refuses its parameters."""
+def environment_factory(spec: EnvironmentSpec) -> Callable[[], Environment]:
+    """Makes a new environment per episode. Tries once, so that bad parameters show at start: raises UserError."""
     kind = environment_class(spec)
-    try:
+
+    def make() -> Environment:
         environment: Environment = kind(**spec.parameters)
+        return environment
+
+    try:
+        make()
     except (TypeError, ValueError) as error:
         raise UserError(f"spec.environment.parameters: {kind.__name__} refuses them: {error}") from error
-    return environment
+    return make

@@ -6,13 +6,13 @@ from asyncppo_runtime.rollout.engines.interface import Engine
 
 
 def make_engine(spec: AsyncPPOJobSpec) -> Engine:
-    """The engine `spec.rollout.engine.type` names, not started. Raises UserError when it is not installed."""
+    """The engine `spec.rollout.engine.type` names, not started; whether it can run shows at its start."""
     match spec.rollout.engine.type:
         case EngineType.TORCH:
             from asyncppo_runtime.rollout.engines.torch_engine import TorchEngine
 
             return TorchEngine(spec)
         case EngineType.VLLM:
-            from asyncppo.errors import UserError
+            from asyncppo_runtime.rollout.engines.vllm_engine import VllmEngine
 
-            raise UserError("spec.rollout.engine.type: VLLM is not implemented yet; use Torch")
+            return VllmEngine(spec)

@@ -1,0 +1,154 @@
+"""The episodes at work: leases in, one task per episode, finished trajectories out. Owns how many run and what becomes of each.
+
+Does not own what an episode does (`agent.py`) nor whether sampling is allowed (`membership.py`, through the gate).
+"""
+
+import asyncio
+import logging
+
+from asyncppo.errors import RefusedError, UnreachableError
+from asyncppo.wire.experience import Lease
+from asyncppo_runtime.rollout.agent import Agent
+from asyncppo_runtime.rollout.engines.interface import EngineError
+from asyncppo_runtime.rollout.episode import Episode
+from asyncppo_runtime.rollout.gate import Gate
+from asyncppo_runtime.rollout.link import LearnerLink
+from asyncppo_runtime.rollout.outbox import Outbox
+from asyncppo_runtime.rollout.standing import Standing
+from asyncppo_runtime.rollout.tally import Tally
+
+GATHER_SECONDS = 0.002  # episodes that end together are replaced together
+RETRY_SECONDS = 0.5
+MOST_ENGINE_FAILURES = 3  # in a row, without one finished episode between
+
+log = logging.getLogger(__name__)
+
+
+class Crew:
+    """concurrency: episodes at once.
+
+    episodes: the unfinished ones, by lease. failed: done, with the error, when the engine (or this program) cannot go on.
+    """
+
+    def __init__(
+        self,
+        concurrency: int,
+        agent: Agent,
+        link: LearnerLink,
+        gate: Gate,
+        outbox: Outbox,
+        standing: Standing,
+        tally: Tally,
+    ) -> None:
+        self.episodes: dict[int, Episode] = {}
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._concurrency = concurrency
+        self._agent = agent
+        self._link = link
+        self._gate = gate
+        self._outbox = outbox
+        self._standing = standing
+        self._tally = tally
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+        self._hiring = True
+        self._engine_failures = 0
+        self._told = ""
+
+    async def run(self) -> None:
+        """Keep `concurrency` episodes running for as long as leases can be had."""
+        while self._hiring:
+            await self._gate.passed()
+            free = self._concurrency - len(self._tasks)
+            if free <= 0:
+                self._changed.clear()
+                await self._changed.wait()
+                await asyncio.sleep(GATHER_SECONDS)
+                continue
+            await asyncio.sleep(await self._hire(free))
+
+    async def _hire(self, count: int) -> float:
+        """Ask for leases; seconds to wait before asking again."""
+        guard = self._standing.guard
+        try:
+            reply = await self._link.lease(count, guard.version)
+        except (UnreachableError, RefusedError) as error:
+            self._tell(f"no leases: {error}")
+            return RETRY_SECONDS
+        stale = self._standing.guard.incarnation != guard.incarnation or not self._hiring
+        for lease in reply.leases:
+            if stale:
+                self._outbox.give_back(lease.lease_id)
+            else:
+                self._start(lease)
+        self._tell(f"no leases: {reply.reason}" if reply.reason and not reply.leases and not self.episodes else "")
+        return 0.0 if reply.leases else reply.retry_after_seconds
+
+    def drop(self, lease_id: int, reason: str) -> None:
+        """Stop working on a lease; its tokens are discarded here, `reason` says why."""
+        episode = self.episodes.pop(lease_id, None)
+        if episode is None:
+            return
+        self._tally.discarded_tokens[reason] += episode.sampled_tokens
+        task = self._tasks.pop(lease_id)
+        task.cancel()
+        self._changed.set()
+
+    def drop_all(self, reason: str) -> None:
+        """Stop working on all leases and give them back."""
+        for lease_id in list(self.episodes):
+            self.drop(lease_id, reason)
+            self._outbox.give_back(lease_id)
+
+    def stop_hiring(self) -> None:
+        """Take no more leases."""
+        self._hiring = False
+        self._changed.set()
+
+    def _start(self, lease: Lease) -> None:
+        episode = Episode(lease)
+        self.episodes[lease.lease_id] = episode
+        task = asyncio.get_running_loop().create_task(self._play(episode))
+        self._tasks[lease.lease_id] = task
+        task.add_done_callback(self._watch)
+
+    async def _play(self, episode: Episode) -> None:
+        lease_id = episode.lease.lease_id
+        try:
+            await self._agent.play(episode)
+        except EngineError as error:
+            self._engine_failed(episode, error)
+            return
+        self._engine_failures = 0
+        self._tally.trajectories[episode.end_reason] += 1
+        self._tally.sampling_seconds += episode.sampling_seconds
+        self._tally.environment_seconds += episode.environment_seconds
+        if episode.error:
+            log.warning("lease %d ended as %s: %s", lease_id, episode.end_reason, episode.error)
+        self._outbox.put(episode.trajectory())
+        self._forget(lease_id)
+
+    def _engine_failed(self, episode: Episode, error: EngineError) -> None:
+        log.error("lease %d is given back, the engine failed: %s", episode.lease.lease_id, error)
+        self._tally.discarded_tokens["engine_error"] += episode.sampled_tokens
+        self._forget(episode.lease.lease_id)
+        self._outbox.give_back(episode.lease.lease_id)
+        self._engine_failures += 1
+        if self._engine_failures >= MOST_ENGINE_FAILURES and not self.failed.done():
+            self.failed.set_exception(error)
+
+    def _forget(self, lease_id: int) -> None:
+        self.episodes.pop(lease_id, None)
+        self._tasks.pop(lease_id, None)
+        self._changed.set()
+
+    def _watch(self, task: "asyncio.Task[None]") -> None:
+        """An error nobody foresaw is the worker's end, not one episode's."""
+        if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
+            self.failed.set_exception(error)
+
+    def _tell(self, message: str) -> None:
+        """Log a state once, not at every retry."""
+        if message and message != self._told:
+            log.info("%s", message)
+        self._told = message
