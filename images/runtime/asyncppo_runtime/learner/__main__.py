@@ -22,7 +22,9 @@ DONE, BAD_INPUT, JOB_FAILED = 0, 2, 3
 
 def main(argv: list[str] | None = None) -> int:
     """Run the learner; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m asyncppo_runtime.learner", description="The learner of an AsyncPPOJob.")
+    parser = argparse.ArgumentParser(
+        prog="python -m asyncppo_runtime.learner", description="The learner of an AsyncPPOJob."
+    )
     parser.add_argument("--job", type=Path, required=True, help="the manifest")
     parser.add_argument("--directory", type=Path, required=True, help="ledger, weights and checkpoints; a local volume")
     parser.add_argument("--listen", default="127.0.0.1:0", help="HOST:PORT; port 0 takes a free one")

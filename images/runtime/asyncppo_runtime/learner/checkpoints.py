@@ -1,7 +1,7 @@
 """Checkpoint files: weights, optimizer, progress; written beside, synced, renamed. Which ones count, the ledger says.
 
 A folder `checkpoints/<version>/` holds model.safetensors (train-side parameters), optimizer.safetensors (one tensor per state
-entry, named `<parameter index>.<entry>`) and state.json. No pickle anywhere.
+entry, named `<parameter index>.<entry>`), strategy.safetensors (what the old-logits strategy keeps, if anything) and state.json. No pickle anywhere.
 """
 
 import json
@@ -29,11 +29,12 @@ class CheckpointState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint in memory: parameters by name, optimizer tensors by `<index>.<entry>`."""
+    """A whole checkpoint in memory: parameters by name, optimizer tensors by `<index>.<entry>`, the strategy's own tensors."""
 
     state: CheckpointState
     parameters: dict[str, torch.Tensor]
     optimizer: dict[str, torch.Tensor]
+    strategy: dict[str, torch.Tensor]
 
 
 def checkpoint_path(root: Path, version: int) -> Path:
@@ -50,6 +51,7 @@ def write_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
     try:
         save_file(checkpoint.parameters, draft / "model.safetensors")
         save_file(checkpoint.optimizer, draft / "optimizer.safetensors")
+        save_file(checkpoint.strategy, draft / "strategy.safetensors")
         (draft / "state.json").write_text(json.dumps(asdict(checkpoint.state)) + "\n")
         for path in (*draft.iterdir(), draft):
             _sync(path)
@@ -68,16 +70,17 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         state = CheckpointState(**json.loads((folder / "state.json").read_text()))
         parameters = load_file(folder / "model.safetensors")
         optimizer = load_file(folder / "optimizer.safetensors")
+        strategy = load_file(folder / "strategy.safetensors")
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise CheckpointError(
             f"checkpoint {folder} is damaged ({error}); remove it to resume from an older one, or start a new run"
         ) from error
-    return Checkpoint(state, parameters, optimizer)
+    return Checkpoint(state, parameters, optimizer, strategy)
 
 
 def remove_checkpoints(root: Path, keep: set[int]) -> list[int]:
     """Delete every folder whose version is not in `keep`, and every draft. Returns what was deleted."""
-    removed = []
+    removed: list[int] = []
     if not root.is_dir():
         return removed
     for folder in sorted(root.iterdir()):

@@ -1,7 +1,7 @@
 """Joining, heartbeats, leaving. Owns what a member is told to do next and when it was last seen; membership is the ledger's."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from asyncppo.errors import RefusedError
@@ -25,13 +25,17 @@ class Seen:
 
 
 class Membership:
-    """The learner's side of `asyncppo.wire.membership`."""
+    """The learner's side of `asyncppo.wire.membership`. close_abandoned: ends an epoch whose coordinator is gone."""
 
     def __init__(
-        self, job_uid: str, ledger: OwnThread[Ledger], changed: Notice, finished: Callable[[], bool]
+        self,
+        ledger: OwnThread[Ledger],
+        changed: Notice,
+        finished: Callable[[], bool],
+        close_abandoned: Callable[[int], Awaitable[None]],
     ) -> None:
-        self._job_uid = job_uid
         self._ledger = ledger
+        self._close_abandoned = close_abandoned
         self._changed = changed
         self._finished = finished
         self._seen: dict[str, Seen] = {}
@@ -55,7 +59,9 @@ class Membership:
         return await self._reply(state, [])
 
     async def heartbeat(self, beat: Heartbeat) -> HeartbeatReply:
-        """Renew leases, note the load, tell the member where the job is."""
+        """Renew leases, note the load, tell the member where the job is; close an epoch nobody drives any more."""
+        if beat.pause_expired:
+            await self._close_abandoned(beat.envelope.epoch)
         found = await self._ledger(Ledger.heartbeat, beat.envelope, beat.version, beat.lease_ids, time.monotonic())
         if found.state not in (MemberState.FENCED, MemberState.LEFT):
             self._seen[beat.envelope.target] = Seen(time.monotonic(), beat)

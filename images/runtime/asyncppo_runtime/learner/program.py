@@ -10,13 +10,12 @@ from pathlib import Path
 import msgspec
 from prometheus_client import CollectorRegistry
 
-from asyncppo.api.correction import Scoring, Strategy
 from asyncppo.api.job import AsyncPPOJob
 from asyncppo.api.manifest import job_fingerprint
 from asyncppo.api.training import Overlong
 from asyncppo.metrics.learner_collector import LearnerCollector
 from asyncppo.report.measures import UpdateMetrics
-from asyncppo.sync.columns import column_for
+from asyncppo.sync.columns import column_of
 from asyncppo.wire.server import serve
 from asyncppo_runtime.learner.board import Board
 from asyncppo_runtime.learner.errors import LearnerError
@@ -33,8 +32,8 @@ from asyncppo_runtime.learner.trainer import Trainer
 from asyncppo_runtime.learner.training import Training
 from asyncppo_runtime.ledger.errors import LedgerError
 from asyncppo_runtime.ledger.ledger import Ledger
-from asyncppo_runtime.ledger.records import LedgerSettings, SealRule
-from asyncppo_runtime.policy import build_tokenizer, save_pretrained
+from asyncppo_runtime.ledger.records import LedgerSettings
+from asyncppo_runtime.old_logprobs.registry import STRATEGIES
 from asyncppo_runtime.weights.serve import weights_handler
 from asyncppo_runtime.weights.store import WeightStore
 
@@ -53,14 +52,6 @@ class Arguments:
     host: str
     port: int
     token: str
-
-
-def seal_rule(job: AsyncPPOJob) -> SealRule:
-    """What the job's strategy demands of a seal."""
-    old_logits = job.spec.old_logits
-    if old_logits.strategy is not Strategy.INTERRUPTION:
-        return SealRule.NONE
-    return SealRule.SCORED if old_logits.scoring is Scoring.BARRIER else SealRule.RECORDED
 
 
 class LearnerProgram:
@@ -88,7 +79,7 @@ class LearnerProgram:
             fingerprint=fingerprint,
             group_size=job.spec.algorithm.group_size,
             seed=job.spec.seed,
-            seal_rule=seal_rule(job),
+            seal_rule=column_of(job.spec.old_logits.strategy, job.spec.old_logits.scoring).rule,
             exact=job.spec.old_logits.strategy.exact,
             discard_overlong=job.spec.sampling.overlong is Overlong.DISCARD,
         )
@@ -122,9 +113,16 @@ class LearnerProgram:
             changed,
             metrics_file,
             update,
-            scores_at_arrival=spec.old_logits.strategy is Strategy.INTERRUPTION,
+            timing=STRATEGIES[spec.old_logits.strategy].traits.timing,
         )
-        membership = Membership(job.metadata.uid, ledger, changed, lambda: self._finished)
+        synchronization = Synchronization(
+            column_of(spec.old_logits.strategy, spec.old_logits.scoring),
+            ledger,
+            training,
+            changed,
+            lambda: (self._finished, self._failed),
+        )
+        membership = Membership(ledger, changed, lambda: self._finished, synchronization.close_abandoned)
         board = Board(job, ledger, training, publication, membership, progress, stopwatch)
         collector = LearnerCollector(lambda: board.current)
         for line in history:
@@ -147,14 +145,7 @@ class LearnerProgram:
                 lambda: self._finished,
             ),
             membership=membership,
-            synchronization=Synchronization(
-                column_for(spec.old_logits),
-                seal_rule(job),
-                ledger,
-                training,
-                changed,
-                lambda: (self._finished, self._failed),
-            ),
+            synchronization=synchronization,
             weights=weights_handler(store, lambda version: ledger(Ledger.version, version)),
             status=board.refresh,
             stop=self.stop,
@@ -231,5 +222,3 @@ def _announce(path: Path, url: str) -> None:
     draft = path.with_suffix(".tmp")
     draft.write_text(url + "\n")
     os.replace(draft, path)
-
-

@@ -68,9 +68,7 @@ class Progress:
         if not tokens:
             return Staleness()
         total = sum(staleness * count for staleness, count in self._staleness.items())
-        return Staleness(
-            mean=total / tokens, max=max(self._staleness), histogram=dict(sorted(self._staleness.items()))
-        )
+        return Staleness(mean=total / tokens, max=max(self._staleness), histogram=dict(sorted(self._staleness.items())))
 
     def discrepancy(self) -> Discrepancy:
         """Over all trained tokens; the slope is the token-weighted least-squares fit of mean |d| against staleness."""

@@ -15,7 +15,6 @@ from asyncppo.report.measures import UpdateMetrics
 from asyncppo.wire.versions import VersionRecord
 from asyncppo_runtime.learner.checkpoints import (
     Checkpoint,
-    CheckpointState,
     checkpoint_path,
     read_checkpoint,
     remove_checkpoints,
@@ -77,6 +76,7 @@ class Publication:
         self._check(checkpoint, next(row.record for row in rows if row.record.version == newest.version))
         await self._trainer(Trainer.restore, checkpoint)
         restored = await self._ledger(Ledger.restore, newest.version, time.monotonic())
+        await self._trainer(Trainer.published, newest.version)
         self.version, self.lineage, self.last_checkpoint = newest.version, restored.lineage, newest.version
         if restored.republish:
             log.warning(
@@ -108,9 +108,7 @@ class Publication:
         """A checkpoint of the resident version, unless it has one (a clean stop)."""
         if self.last_checkpoint != self.version:
             await self._write_checkpoint(self.version, update)
-            await self._ledger(
-                Ledger.commit_checkpoint, self.version, self._relative(self.version), time.monotonic()
-            )
+            await self._ledger(Ledger.commit_checkpoint, self.version, self._relative(self.version), time.monotonic())
             self.last_checkpoint = self.version
 
     async def retire(self) -> None:
@@ -148,19 +146,16 @@ class Publication:
         )
         if checkpoint:
             await self._write_checkpoint(version, update)
-        await self._ledger(
-            Ledger.publish, record, exported.canary, groups, (), metrics, time.monotonic()
-        )
+        await self._ledger(Ledger.publish, record, exported.canary, groups, (), metrics, time.monotonic())
         if checkpoint:
             await self._ledger(Ledger.commit_checkpoint, version, self._relative(version), time.monotonic())
             self.last_checkpoint = version
+        await self._trainer(Trainer.published, version)
         self.version = version
         return record
 
     async def _write_checkpoint(self, version: int, update: int) -> None:
-        parameters, optimizer, train_hash = await self._trainer(Trainer.checkpoint_tensors)
-        state = CheckpointState(version, update, train_hash, self._fingerprint)
-        write_checkpoint(self._checkpoints, Checkpoint(state, parameters, optimizer))
+        write_checkpoint(self._checkpoints, await self._trainer(Trainer.checkpoint, version, update, self._fingerprint))
 
     def _relative(self, version: int) -> str:
         return f"checkpoints/{checkpoint_path(self._checkpoints, version).name}"

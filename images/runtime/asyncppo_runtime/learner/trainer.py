@@ -6,25 +6,35 @@ scoring until `step`, which moves them exactly once.
 
 import copy
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from asyncppo.api.job import AsyncPPOJobSpec
 from asyncppo.api.training import Precision
 from asyncppo.report.measures import UpdateMetrics
-from asyncppo.wire.versions import Canary
+from asyncppo.wire.versions import Canary, VersionRecord
 from asyncppo_runtime.algorithm.advantages import estimate, zero_variance
 from asyncppo_runtime.algorithm.batch import TokenBatch, build_batch, check_ready, micro_batches
 from asyncppo_runtime.algorithm.discrepancy import correct
 from asyncppo_runtime.algorithm.logprobs import forward_logprobs
 from asyncppo_runtime.algorithm.losses import LossInputs, LossSettings, Normalizer, policy_loss
-from asyncppo_runtime.learner.checkpoints import Checkpoint
-from asyncppo_runtime.learner.errors import GuardError
-from asyncppo_runtime.learner.inputs import trajectory_inputs
+from asyncppo_runtime.algorithm.statistics import StepSums, batch_sums, loss_sums
+from asyncppo_runtime.learner.checkpoints import Checkpoint, CheckpointState
+from asyncppo_runtime.learner.conversion import proxy_scores, trajectory_inputs, update_metrics
+from asyncppo_runtime.learner.errors import CheckpointError, GuardError
+from asyncppo_runtime.learner.restoring import optimizer_tensors, restore_optimizer, restore_parameters
 from asyncppo_runtime.learner.schedule import learning_rate
-from asyncppo_runtime.ledger.records import StoredTrajectory
-from asyncppo_runtime.policy import build_model, torch_dtype
+from asyncppo_runtime.learner.scoring import ScoreOutcome, score_outcome
+from asyncppo_runtime.ledger.records import Score, ScoreItem, StoredTrajectory
+from asyncppo_runtime.old_logprobs.errors import UnscoredTokensError
+from asyncppo_runtime.old_logprobs.interface import ForwardSettings, StrategySettings, Timing
+from asyncppo_runtime.old_logprobs.registry import make_strategy
+from asyncppo_runtime.old_logprobs.scoring import score_segments
+from asyncppo_runtime.old_logprobs.verify import segment_bound
+from asyncppo_runtime.policy import build_model, build_tokenizer, save_pretrained, torch_dtype
 from asyncppo_runtime.policy.state import policy_tensors
 from asyncppo_runtime.weights.cast import published_form
 from asyncppo_runtime.weights.hashing import tensors_hash
@@ -38,6 +48,14 @@ class StepOutcome:
 
     gradient_norm: float
     learning_rate: float
+
+
+@dataclass(frozen=True)
+class Accumulated:
+    """metrics: but for gradient norm, rate and seconds. scores: anchors made on the way (proxies), to be recorded."""
+
+    metrics: UpdateMetrics
+    scores: list[Score]
 
 
 @dataclass(frozen=True)
@@ -69,6 +87,10 @@ class Trainer:
         )
         self._reference = copy.deepcopy(self.model).eval() if spec.algorithm.kl_coefficient else None
         self._settings = LossSettings.of(spec.algorithm)
+        self._forward = ForwardSettings(spec.sampling.temperature, spec.optimizer.micro_batch_tokens)
+        self._sums = StepSums.zero()
+        self._started = False
+        self.strategy = make_strategy(StrategySettings(spec.old_logits, spec.staleness))
 
     # --- identity ---------------------------------------------------------------------------------------------------------
     def train_hash(self) -> str:
@@ -93,31 +115,141 @@ class Trainer:
         return Canary(ids[0].tolist(), logprobs.double().tolist(), 1e-3 if both_full else 0.5)
 
     # --- one update -------------------------------------------------------------------------------------------------------
-    def accumulate(self, groups: list[list[StoredTrajectory]], update: int, version: int, exact: bool) -> UpdateMetrics:
-        """The gradient of the batch's loss, into `.grad`. Zero-variance groups have advantage 0 and take no forward.
+    def accumulate(self, groups: list[list[StoredTrajectory]], update: int, version: int) -> Accumulated:
+        """The gradient of the batch's loss, into `.grad`; the parameters stay. `version` is the resident one (v_train).
 
-        Returns the update's metrics but for gradient norm, rate and seconds. GuardError for a loss that is not finite.
+        Groups without variance have advantage 0: unless entropy or KL terms give them a gradient of their own they take no forward,
+        which changes no gradient (the normaliser counts their tokens all the same).
+
+        A strategy that makes its anchors while the step is computed gives them back as scores, for the record. GuardError for a loss that is not finite; BatchError,
+        NotScoredError, VersionMismatchError for a batch that must not be trained on.
         """
         algorithm = self._spec.algorithm
         batch = build_batch(trajectory_inputs(groups), version, self._log_dtype)
         batch = batch.with_advantages(estimate(algorithm.advantage, batch.rewards, batch.group, batch.loss_mask))
-        check_ready(batch, exact)
+        if self.strategy.traits.timing is not Timing.AT_STEP:
+            check_ready(batch, exact=self.strategy.traits.exact)
+        batch = self.strategy.prepare(batch, self.model, self._forward)
         idle = zero_variance(batch.rewards, batch.group)
-        sums = StepSums.zero()
+        sums = batch_sums(batch)
         normalizer = Normalizer.of(algorithm.normalization, batch.loss_mask)
+        forwarded, proxy = batch, self.strategy.traits.timing is Timing.AT_STEP
+        if not algorithm.entropy_coefficient and not algorithm.kl_coefficient and not proxy:
+            forwarded = batch.select(torch.nonzero(~idle)[:, 0])
+        scores: list[Score] = []
+        train_hash = self.train_hash() if proxy else ""
         self._optimizer.zero_grad(set_to_none=True)
-        for part in self._parts(batch, idle):
-            sums = sums + self._backward(part, normalizer)
-        return sums.metrics(batch, idle, update)
+        if forwarded.token_ids.shape[0]:
+            for part in micro_batches(forwarded, self._spec.optimizer.micro_batch_tokens):
+                part_sums, anchor = self._backward(part.batch, normalizer)
+                sums = sums + part_sums
+                if proxy:
+                    scores += proxy_scores(groups, part.rows, anchor, version, train_hash, self.strategy.traits.kind)
+        self._sums = sums
+        if not math.isfinite(sums.loss):
+            raise GuardError(f"the loss of update {update + 1} is not finite; nothing was published")
+        return Accumulated(update_metrics(batch, idle, sums), scores)
 
-    def step(self, update: int) -> StepOutcome:
-        """Clip the gradient and move the parameters. GuardError when the gradient is not finite: nothing is moved then."""
+    def _backward(self, batch: TokenBatch, normalizer: Normalizer) -> tuple[StepSums, torch.Tensor]:
+        algorithm = self._spec.algorithm
+        policy = forward_logprobs(
+            self.model,
+            batch.token_ids,
+            batch.lengths,
+            self._forward.temperature,
+            with_entropy=True,
+            mask=batch.loss_mask,
+        )
+        anchor = self.strategy.proximal(batch, policy.logprobs)
+        correction = correct(algorithm.discrepancy, anchor, batch.behavior_logprobs, batch.loss_mask)
+        inputs = LossInputs(
+            policy_logprobs=policy.logprobs,
+            anchor_logprobs=anchor,
+            advantages=batch.advantages,
+            loss_mask=batch.loss_mask,
+            correction=correction,
+            entropy=policy.entropy,
+            reference_logprobs=self._reference_logprobs(batch),
+        )
+        output = policy_loss(self._settings, inputs, normalizer)
+        torch.autograd.backward(output.loss)
+        return loss_sums(batch, self._settings, anchor, policy.logprobs, correction, output), anchor
+
+    @torch.no_grad()
+    def _reference_logprobs(self, batch: TokenBatch) -> torch.Tensor | None:
+        if self._reference is None:
+            return None
+        return forward_logprobs(
+            self._reference, batch.token_ids, batch.lengths, self._forward.temperature, mask=batch.loss_mask
+        ).logprobs
+
+    def step(self, update: int, unscored: Collection[int]) -> StepOutcome:
+        """Clip the gradient and move the parameters, once. unscored: versions that still have unscored tokens.
+
+        GuardError when the gradient is not finite, or unscored tokens need the parameters as they are: nothing is moved then.
+        """
         rate = learning_rate(self._spec.optimizer, update, self._spec.algorithm.updates)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         norm = float(torch.nn.utils.clip_grad_norm_(self._trained, self._spec.optimizer.gradient_clip))
         if not math.isfinite(norm):
             raise GuardError(f"the gradient of update {update + 1} is not finite (norm {norm}); nothing was published")
+        try:
+            self.strategy.before_step(self._tensors, unscored)
+        except UnscoredTokensError as error:
+            raise GuardError(str(error)) from error
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        self.strategy.after_step(self._tensors, self._sums)
         return StepOutcome(norm, rate)
+
+    # --- old log-probs ------------------------------------------------------------------------------------------------------
+    def score(self, items: list[ScoreItem], records: dict[int, VersionRecord | None]) -> ScoreOutcome:
+        """Old log-probs of `items`, each under its own version as far as the strategy can lend it, each checked against its label."""
+        spec = self._spec
+        scoring = score_segments(
+            items,
+            lambda item: item.key.lease_id,
+            records,
+            lambda version: self.strategy.hold(version, self.model),
+            self._forward,
+            segment_bound(spec.old_logits, spec.optimizer.precision, spec.rollout.engine.precision),
+        )
+        return score_outcome(scoring, self.strategy.traits.kind, spec.old_logits.on_unavailable)
+
+    def published(self, version: int) -> None:
+        """The resident parameters are those of `version` from now on."""
+        if not self._started:
+            self.strategy.start(version, self._tensors)
+            self._started = True
+        self.strategy.published(version, self._tensors, self.train_hash())
+
+    # --- to and from disk -------------------------------------------------------------------------------------------------
+    def checkpoint(self, version: int, update: int, fingerprint: str) -> Checkpoint:
+        """Everything to go on from here; copies."""
+        return Checkpoint(
+            CheckpointState(version, update, self.train_hash(), fingerprint),
+            parameters={name: tensor.detach().clone() for name, tensor in self._tensors.items()},
+            optimizer=optimizer_tensors(self._optimizer, len(self._trained)),
+            strategy=self.strategy.state(),
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take over a checkpoint's parameters and optimizer state. CheckpointError when they do not fit the manifest's model."""
+        restore_parameters(self._tensors, checkpoint)
+        restore_optimizer(self._optimizer, self._trained, checkpoint)
+        if checkpoint.strategy:
+            self.strategy.restore(checkpoint.strategy)
+            self._started = True
+        if self.train_hash() != checkpoint.state.train_hash:
+            raise CheckpointError(
+                f"the weights of checkpoint {checkpoint.state.version} do not hash to what its state.json says"
+            )
+
+    def export_model(self, directory: Path) -> None:
+        """The trained model in Hugging Face format."""
+        save_pretrained(self.model, build_tokenizer(self._spec), directory)
+
+    @property
+    def _log_dtype(self) -> torch.dtype:
+        return torch.float64 if self._spec.optimizer.precision is Precision.FLOAT64 else torch.float32

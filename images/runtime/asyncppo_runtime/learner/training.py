@@ -8,6 +8,7 @@ is in the ledger it exists in memory only, and a restart computes it anew from t
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from asyncppo_runtime.learner.trainer import Trainer
 from asyncppo_runtime.ledger.errors import LedgerError
 from asyncppo_runtime.ledger.ledger import Ledger
 from asyncppo_runtime.ledger.records import ScoreItem
+from asyncppo_runtime.old_logprobs.interface import Timing
 from asyncppo_runtime.weights.errors import WeightsError
 
 log = logging.getLogger(__name__)
@@ -48,8 +50,8 @@ class Pending:
 class Training:
     """Runs the job's updates; everything that blocks happens on the trainer's and the ledger's own threads.
 
-    update: optimizer steps taken so far. scores_at_arrival: the strategy scores segments under the resident version as they come
-    (Interruption); otherwise when their batch is trained.
+    update: optimizer steps taken so far. timing: when the strategy's old log-probs come to be; with BEFORE_SEAL segments are scored
+    under the resident version as they come.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Training:
         changed: Notice,
         metrics_file: Path,
         update: int,
-        scores_at_arrival: bool,
+        timing: Timing,
     ) -> None:
         self._spec = spec
         self._ledger = ledger
@@ -73,7 +75,8 @@ class Training:
         self._stopwatch = stopwatch
         self._changed = changed
         self._metrics_file = metrics_file
-        self._scores_at_arrival = scores_at_arrival
+        self._timing = timing
+        self._scores_at_arrival = timing is Timing.BEFORE_SEAL
         self._pending: Pending | None = None
         self._step_lock = asyncio.Lock()
         self._score_lock = asyncio.Lock()
@@ -81,6 +84,7 @@ class Training:
         self._seconds_before: dict[str, float] = {}
         self.update = update
         self.batch_progress = 0.0
+        self.on_update: Callable[[UpdateMetrics], None] = lambda _: None
         self.failure: LearnerError | None = None
 
     @property
@@ -145,11 +149,15 @@ class Training:
         return live
 
     async def _accumulate(self, selection: Selection) -> UpdateMetrics:
-        items = await self._ledger(Ledger.score_items, selection.batch)
-        if items:
-            await self._score(items)
+        if self._timing is not Timing.AT_STEP:
+            items = await self._ledger(Ledger.score_items, selection.batch)
+            if items:
+                await self._score(items)
         groups = await self._ledger(Ledger.load_groups, selection.batch)
-        return await self._trainer(Trainer.accumulate, groups, self.update, self._publication.version)
+        accumulated = await self._trainer(Trainer.accumulate, groups, self.update, self._publication.version)
+        if accumulated.scores:
+            await self._ledger(Ledger.record_scores, accumulated.scores, time.monotonic())
+        return accumulated.metrics
 
     # --- scoring ----------------------------------------------------------------------------------------------------------
     async def score_unscored(self, version: int) -> None:
@@ -169,17 +177,17 @@ class Training:
         """One pass over `items`; each ends scored or discarded. One at a time, so that no segment is scored by two tasks."""
         async with self._score_lock:
             records = {version: await self._ledger(Ledger.version, version) for version in {i.version for i in items}}
-            verdict = await self._trainer(Trainer.score, items, records)
-            if verdict.scores:
-                await self._ledger(Ledger.record_scores, verdict.scores, time.monotonic())
-            for reason, keys in verdict.discarded.items():
-                log.warning("%d segments are discarded as %s: %s", len(keys), reason, verdict.why[reason])
+            outcome = await self._trainer(Trainer.score, items, records)
+            if outcome.scores:
+                await self._ledger(Ledger.record_scores, outcome.scores, time.monotonic())
+            for reason, keys in outcome.discarded.items():
+                log.warning("%d segments are discarded as %s: %s", len(keys), reason, outcome.why[reason])
                 if reason == "mislabelled":
                     for lease_id in {key.lease_id for key in keys}:
                         await self._fence_sender(lease_id)
                 await self._ledger(Ledger.discard_segments, keys, reason, time.monotonic())
-            if verdict.unavailable:
-                raise OldLogitsError(verdict.unavailable)
+            if outcome.unavailable:
+                raise OldLogitsError(outcome.unavailable)
 
     async def _fence_sender(self, lease_id: int) -> None:
         sender = await self._ledger(Ledger.trajectory, lease_id)
@@ -200,8 +208,9 @@ class Training:
             pending = self._pending
             if pending is None or pending.stepped:
                 return True
+            oldest = await self._ledger(Ledger.unscored, None, 1)
             try:
-                outcome = await self._trainer(Trainer.step, self.update)
+                outcome = await self._trainer(Trainer.step, self.update, {item.version for item in oldest})
             except LearnerError as error:
                 raise self._failed(error) from error
             pending.metrics = msgspec.structs.replace(
@@ -230,6 +239,7 @@ class Training:
             self._seconds_before = seconds
             self.update += 1
             self._progress.add(metrics)
+            self.on_update(metrics)
             self._pending = None
             with self._metrics_file.open("ab") as file:
                 file.write(msgspec.json.encode(metrics) + b"\n")
@@ -241,7 +251,11 @@ class Training:
         await self._publication.retire()
         self._changed.ring()
 
-    def _failed(self, error: LearnerError) -> RefusedError:
-        self.failure = error
+    def fail(self, error: LearnerError) -> None:
+        """The job cannot go on; the first cause counts."""
+        self.failure = self.failure or error
         self._changed.ring()
+
+    def _failed(self, error: LearnerError) -> RefusedError:
+        self.fail(error)
         return RefusedError(409, "JobFailed", str(error))

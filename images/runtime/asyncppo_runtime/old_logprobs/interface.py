@@ -10,11 +10,11 @@ The trainer is the same for all strategies:
         for each micro-batch:
             anchor = strategy.proximal(micro.batch, policy_logprobs)
             ... correct, policy_loss, backward, loss_sums ...
-        optimizer.step(); strategy.after_step(tensors, sums)
+        strategy.before_step(tensors, unscored); optimizer.step(); strategy.after_step(tensors, sums)
         strategy.published(version, tensors, train_hash)   strategy.retired(version) once no token of it is alive
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -114,6 +114,12 @@ class OldLogprobStrategy:
     def proximal(self, batch: TokenBatch, policy_logprobs: Tensor) -> Tensor:
         """The anchor of r_d and r_s, float [b, T], detached, finite on loss tokens. policy_logprobs: [b, T] of the current forward."""
         return batch.old_logprobs
+
+    def before_step(self, tensors: Mapping[str, Tensor], unscored: Collection[int]) -> None:
+        """The optimizer is about to change `tensors`, the resident ones. unscored: versions that still have unscored tokens.
+
+        Raises UnscoredTokensError when that would destroy what they need.
+        """
 
     def after_step(self, tensors: Mapping[str, Tensor], sums: StepSums) -> None:
         """The optimizer has stepped: the new train-side tensors, and the sums of the whole step (all ranks)."""
