@@ -1,7 +1,8 @@
 """Checkpoint files: weights, optimizer, progress; written beside, synced, renamed. Which ones count, the ledger says.
 
 A folder `checkpoints/<version>/` holds model.safetensors (train-side parameters), optimizer.safetensors (one tensor per state
-entry, named `<parameter index>.<entry>`), strategy.safetensors (what the old-logits strategy keeps, if anything) and state.json. No pickle anywhere.
+entry, named `<parameter index>.<entry>`), strategy.safetensors (what the old-logits strategy keeps, if anything) and state.json.
+No pickle anywhere.
 """
 
 import json

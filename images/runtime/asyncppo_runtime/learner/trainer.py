@@ -121,7 +121,8 @@ class Trainer:
         Groups without variance have advantage 0: unless entropy or KL terms give them a gradient of their own they take no forward,
         which changes no gradient (the normaliser counts their tokens all the same).
 
-        A strategy that makes its anchors while the step is computed gives them back as scores, for the record. GuardError for a loss that is not finite; BatchError,
+        A strategy that makes its anchors while the step is computed gives them back as scores, for the record.
+        GuardError for a loss that is not finite; BatchError,
         NotScoredError, VersionMismatchError for a batch that must not be trained on.
         """
         algorithm = self._spec.algorithm

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from asyncppo.sync.columns import SealRule
 from asyncppo.wire.experience import Manifest
 from asyncppo.wire.membership import Member, MemberState
 from asyncppo.wire.versions import Canary, VersionRecord
@@ -17,7 +18,7 @@ from asyncppo_runtime.ledger import manifests as manifest_sets
 from asyncppo_runtime.ledger.database import Database
 from asyncppo_runtime.ledger.errors import LedgerRefusedError
 from asyncppo_runtime.ledger.members import GONE, IN_SYNC, fence, member
-from asyncppo_runtime.ledger.records import EpochRecord, LedgerView, SealRule
+from asyncppo_runtime.ledger.records import EpochRecord, LedgerView
 
 OPEN, SEALED, ROLLED_BACK, ADOPTED, FINISHED = "Open", "Sealed", "RolledBack", "Adopted", "Finished"
 

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from asyncppo.report.measures import LedgerTotals
+from asyncppo.sync.columns import SealRule
 from asyncppo.wire.experience import Manifest
 from asyncppo.wire.membership import Member
 from asyncppo.wire.versions import VersionRecord
@@ -28,7 +29,6 @@ from asyncppo_runtime.ledger.records import (
     OpenGroup,
     ReadyGroup,
     ScoreItem,
-    SealRule,
     StoredTrajectory,
     TrajectorySummary,
     VersionRow,

@@ -9,27 +9,10 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncppo.sync.columns import SealRule
 from asyncppo.wire.experience import Trajectory, UploadReply
 from asyncppo.wire.membership import Member, MemberState
 from asyncppo.wire.versions import Canary, VersionRecord
-
-
-class SealRule(StrEnum):
-    """What must be true of a version's segments before the version can be sealed: the column of the sync protocol.
-
-    SCORED: every manifest entry is scored or discarded (Interruption, Barrier); a step is published only inside a sealed epoch.
-    RECORDED: every manifest entry is in the ledger (Interruption, Overlapped). NONE: no flush; segments sampled before the seal
-    may still arrive after it (Snapshot, Dedicated and the inexact strategies).
-    """
-
-    SCORED = "Scored"
-    RECORDED = "Recorded"
-    NONE = "None"
-
-    @property
-    def flushes(self) -> bool:
-        """Whether a sealed version accepts no further token."""
-        return self is not SealRule.NONE
 
 
 class Reason(StrEnum):

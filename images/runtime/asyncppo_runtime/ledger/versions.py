@@ -7,12 +7,13 @@ from collections.abc import Collection
 
 import msgspec
 
+from asyncppo.sync.columns import SealRule
 from asyncppo.wire.versions import Canary, VersionRecord
 from asyncppo_runtime.ledger import counters, epochs, groups
 from asyncppo_runtime.ledger.database import Database, ids
 from asyncppo_runtime.ledger.errors import LedgerRefusedError
 from asyncppo_runtime.ledger.members import IN_SYNC
-from asyncppo_runtime.ledger.records import Fate, LedgerSettings, Reason, SealRule, VersionRow
+from asyncppo_runtime.ledger.records import Fate, LedgerSettings, Reason, VersionRow
 
 STEP = "step"
 

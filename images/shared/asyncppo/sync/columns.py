@@ -42,6 +42,11 @@ class SealRule(StrEnum):
     RECORDED = "Recorded"
     NONE = "None"
 
+    @property
+    def flushes(self) -> bool:
+        """Whether rollouts hand over their unscored segments before the seal, after which no further token is accepted."""
+        return self is not SealRule.NONE
+
 
 class Column(msgspec.Struct, frozen=True):
     """One column: `phases` in order, from Begin to Resume."""
@@ -53,7 +58,7 @@ class Column(msgspec.Struct, frozen=True):
     @property
     def flushes(self) -> bool:
         """Whether rollouts hand over their unscored segments before the seal."""
-        return self.rule is not SealRule.NONE
+        return self.rule.flushes
 
     def after(self, phase: Phase) -> Phase:
         """The phase that follows; IDLE after the last."""
