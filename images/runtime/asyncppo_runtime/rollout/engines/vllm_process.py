@@ -1,0 +1,109 @@
+"""Starting vLLM's AsyncLLM and talking to its core process without ever waiting for a dead one. Owns the process's life.
+
+The core (scheduler, KV cache, worker) is a process of its own that AsyncLLM starts; when it dies every call here raises
+EngineError. Does not own requests (`vllm_engine.py`) nor weights (`vllm_worker.py`).
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from asyncppo.api.job import AsyncPPOJobSpec
+from asyncppo_runtime.rollout.engines import vllm_fitness as fitness
+from asyncppo_runtime.rollout.engines.interface import EngineError
+from asyncppo_runtime.rollout.engines.vllm_settings import engine_arguments, environment
+
+T = TypeVar("T")
+
+ALIVE_SECONDS = 0.5  # how often a call that waits looks whether the core is still there
+REMEDY = "the rollout's log has the cause; the worker must be started anew"
+
+log = logging.getLogger(__name__)
+
+
+class VllmProcess:
+    """One AsyncLLM and its core. `llm` is vLLM's own object."""
+
+    def __init__(self, llm: Any) -> None:
+        self.llm = llm
+        self._closed = False
+
+    @classmethod
+    async def start(cls, spec: AsyncPPOJobSpec, model: Path) -> "VllmProcess":
+        """Start vLLM for the model in folder `model`; takes seconds (imports), in a thread. Raises EngineError."""
+        llm = await asyncio.to_thread(_boot, spec, model)
+        process = cls(llm)
+        try:
+            await process.call(llm.collective_rpc("asyncppo_watch"))
+            await process.call(llm.get_supported_tasks())  # asked once; later requests then enter without a suspension
+        except BaseException:
+            await process.close()
+            raise
+        return process
+
+    @property
+    def dead(self) -> bool:
+        """Whether the core has ended, however."""
+        return self._closed or bool(self.llm.errored)
+
+    async def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await `work`, a call to the core. Raises EngineError when the core is dead or dies meanwhile; else what `work` raises."""
+        if self.dead:
+            work.close()
+            raise self.gone()
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=ALIVE_SECONDS)
+                if not task.done() and self.dead:
+                    raise self.gone()
+            return task.result()
+        except BaseException as error:
+            task.cancel()
+            if self.dead and not isinstance(error, (EngineError, asyncio.CancelledError)):
+                raise self.gone() from error
+            raise
+
+    def gone(self) -> EngineError:
+        """The error of every call from now on."""
+        return EngineError("the engine is closed" if self._closed else f"vLLM's engine core has died; {REMEDY}")
+
+    async def close(self) -> None:
+        """End the core; every request still running raises EngineError."""
+        if self._closed:
+            return
+        self._closed = True
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        self.llm.output_processor.propagate_error(EngineDeadError())
+        llm, self.llm = self.llm, None
+        await asyncio.to_thread(llm.shutdown)
+
+
+def _boot(spec: AsyncPPOJobSpec, model: Path) -> Any:
+    devices = torch.cuda.device_count()
+    fitness.check_devices(spec.rollout.engine.tensor_parallel, devices)
+    arguments = engine_arguments(spec, model, accelerated=devices > 0)
+    os.environ.update(environment(spec, accelerated=devices > 0))
+    try:
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+    except ImportError as error:
+        raise EngineError(
+            f"spec.rollout.engine.type: vLLM is not installed here ({error}); run make setup-vllm, or use type Torch"
+        ) from error
+    try:
+        config = AsyncEngineArgs(**arguments).create_engine_config()
+    except (ValueError, TypeError, NotImplementedError, ImportError, OSError) as error:
+        raise fitness.refusal(error) from error
+    fitness.check_attention(config)
+    fitness.check_memory(config, 0 if devices else fitness.free_memory())
+    try:
+        return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise EngineError(f"vLLM did not start: {error}; its own log lines above have the cause") from error

@@ -1,0 +1,108 @@
+"""Weights into a live vLLM model, inside vLLM's own worker process: stage, then commit. Owns the swap and nothing else.
+
+vLLM mixes `WeightsExtension` into its worker and calls these methods on every rank of every replica. Staging does all that can
+fail and changes nothing; commit happens only when every rank has staged the same hash. So a bad file leaves the old version
+serving on all of them. A commit that fails half-way leaves the model unusable: the caller then gives the engine up.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from asyncppo_runtime.weights.hashing import tensors_hash
+
+WATCH_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class WrongHashError(Exception):
+    """What was read or received is not the version it was said to be."""
+
+
+class WeightsExtension:
+    """Mixed into vLLM's worker; `model_runner`, `model_config` and `vllm_config` are the worker's own."""
+
+    model_runner: Any
+    model_config: Any
+    vllm_config: Any
+
+    def asyncppo_watch(self) -> None:
+        """End this process when its parent is gone, however that ended: vLLM's core would otherwise wait for requests for ever."""
+        parent = os.getppid()
+
+        def watch() -> None:
+            while os.getppid() == parent:
+                time.sleep(WATCH_SECONDS)
+            os._exit(1)
+
+        threading.Thread(target=watch, name="asyncppo-watch", daemon=True).start()
+
+    def asyncppo_stage(self, path: str, expected: str) -> str:
+        """Map the file and hash its tensors: the canonical hash of the very bytes a commit loads.
+
+        Raises WrongHashError when it is not `expected`, and what reading raises; nothing is staged then.
+        """
+        with safe_open(Path(path), framework="pt", device="cpu") as file:
+            staged = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a safetensors file, not a dict
+        return self.asyncppo_put(staged, expected)
+
+    def asyncppo_put(self, staged: Mapping[str, torch.Tensor], expected: str) -> str:
+        """Keep `staged` (names as in the trainer's state) until commit or discard; returns their hash. Raises WrongHashError."""
+        found = tensors_hash(staged)
+        if found != expected:
+            raise WrongHashError(f"the weights hash to {found[:12]}, the version is {expected[:12]}")
+        self.__dict__["_asyncppo_staged"] = dict(staged)
+        return found
+
+    def asyncppo_discard(self) -> None:
+        """Forget what was staged."""
+        self.__dict__.pop("_asyncppo_staged", None)
+
+    def asyncppo_commit(self) -> None:
+        """Make the model compute with what was staged. Raises RuntimeError when nothing was."""
+        from vllm.config import set_current_vllm_config
+        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+
+        staged = self.__dict__.pop("_asyncppo_staged", None)
+        if staged is None:
+            raise RuntimeError("commit without stage")
+        model = self.model_runner.get_model()
+        with set_current_vllm_config(self.vllm_config), torch.inference_mode(False), torch.no_grad():
+            initialize_layerwise_reload(model)
+            model.load_weights(iter(staged.items()))
+            finalize_layerwise_reload(model, self.model_config)
+            if model_on_cpu(model):
+                repack_tied(model, staged)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+
+def model_on_cpu(model: torch.nn.Module) -> bool:
+    """Whether the model computes on the CPU."""
+    return next(model.parameters()).device.type == "cpu"
+
+
+def repack_tied(model: torch.nn.Module, staged: Mapping[str, torch.Tensor]) -> None:
+    """Pack anew the linear layers whose weight came in under another name: a tied output head on the CPU.
+
+    vLLM's CPU build multiplies by a packed copy of each weight. A reload packs again only the layers that the checkpoint names;
+    a tied head is not named, so it would go on computing with the version before, and no error would be seen.
+    """
+    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+
+    for name, layer in model.named_modules():
+        weight = getattr(layer, "weight", None)
+        packed = (
+            hasattr(layer, "cpu_linear") and isinstance(weight, torch.Tensor) and weight.ndim == 2 and weight.numel()
+        )
+        if packed and f"{name}.weight" not in staged:
+            log.debug("packing %s again", name)
+            dispatch_cpu_unquantized_gemm(layer, remove_weight=False)
