@@ -78,8 +78,7 @@ class Training:
         self._timing = timing
         self._scores_at_arrival = timing is Timing.BEFORE_SEAL
         self._pending: Pending | None = None
-        self._step_lock = asyncio.Lock()
-        self._score_lock = asyncio.Lock()
+        self._trainer_lock = asyncio.Lock()
         self._started = time.monotonic()
         self._seconds_before: dict[str, float] = {}
         self.update = update
@@ -134,8 +133,11 @@ class Training:
             self.batch_progress = 1.0 - selection.missing / algorithm.batch_groups
             if selection.batch:
                 return selection
-            if self._scores_at_arrival and await self._score_some(self._publication.version):
-                continue
+            if self._scores_at_arrival:
+                with self._stopwatch.during("Scoring"):
+                    scored = await self._score_some(self._publication.version)
+                if scored:
+                    continue
             with self._stopwatch.during("Straggler" if selection.stragglers and not selection.missing else "Batch"):
                 await self._changed.wait(LOOK_AGAIN_SECONDS)
         return Selection((), (), (), 0)
@@ -150,9 +152,10 @@ class Training:
 
     async def _accumulate(self, selection: Selection) -> UpdateMetrics:
         if self._timing is not Timing.AT_STEP:
-            items = await self._ledger(Ledger.score_items, selection.batch)
-            if items:
-                await self._score(items)
+            async with self._trainer_lock:
+                items = await self._ledger(Ledger.score_items, selection.batch)
+                if items:
+                    await self._score(items)
         groups = await self._ledger(Ledger.load_groups, selection.batch)
         accumulated = await self._trainer(Trainer.accumulate, groups, self.update, self._publication.version)
         if accumulated.scores:
@@ -166,28 +169,27 @@ class Training:
             pass
 
     async def _score_some(self, version: int) -> bool:
-        items = await self._ledger(Ledger.unscored, version, SCORE_CHUNK)
-        if not items:
-            return False
-        with self._stopwatch.during("Scoring"):
-            await self._score(items)
-        return True
+        # Looked up under the lock: what is looked up before a step must be scored before it.
+        async with self._trainer_lock:
+            items = await self._ledger(Ledger.unscored, version, SCORE_CHUNK)
+            if items:
+                await self._score(items)
+        return bool(items)
 
     async def _score(self, items: list[ScoreItem]) -> None:
-        """One pass over `items`; each ends scored or discarded. One at a time, so that no segment is scored by two tasks."""
-        async with self._score_lock:
-            records = {version: await self._ledger(Ledger.version, version) for version in {i.version for i in items}}
-            outcome = await self._trainer(Trainer.score, items, records)
-            if outcome.scores:
-                await self._ledger(Ledger.record_scores, outcome.scores, time.monotonic())
-            for reason, keys in outcome.discarded.items():
-                log.warning("%d segments are discarded as %s: %s", len(keys), reason, outcome.why[reason])
-                if reason == "mislabelled":
-                    for lease_id in {key.lease_id for key in keys}:
-                        await self._fence_sender(lease_id)
-                await self._ledger(Ledger.discard_segments, keys, reason, time.monotonic())
-            if outcome.unavailable:
-                raise OldLogitsError(outcome.unavailable)
+        """One pass over `items`; each ends scored or discarded. The caller holds the trainer's lock."""
+        records = {version: await self._ledger(Ledger.version, version) for version in {i.version for i in items}}
+        outcome = await self._trainer(Trainer.score, items, records)
+        if outcome.scores:
+            await self._ledger(Ledger.record_scores, outcome.scores, time.monotonic())
+        for reason, keys in outcome.discarded.items():
+            log.warning("%d segments are discarded as %s: %s", len(keys), reason, outcome.why[reason])
+            if reason == "mislabelled":
+                for lease_id in {key.lease_id for key in keys}:
+                    await self._fence_sender(lease_id)
+            await self._ledger(Ledger.discard_segments, keys, reason, time.monotonic())
+        if outcome.unavailable:
+            raise OldLogitsError(outcome.unavailable)
 
     async def _fence_sender(self, lease_id: int) -> None:
         sender = await self._ledger(Ledger.trajectory, lease_id)
@@ -204,7 +206,7 @@ class Training:
             if left <= 0 or self.failure is not None:
                 return False
             await self._changed.wait(min(left, LOOK_AGAIN_SECONDS))
-        async with self._step_lock:
+        async with self._trainer_lock:
             pending = self._pending
             if pending is None or pending.stepped:
                 return True
@@ -221,7 +223,7 @@ class Training:
 
     async def publish(self) -> None:
         """Weights, checkpoint, ledger row; then the update counts. Once per step."""
-        async with self._step_lock:
+        async with self._trainer_lock:
             pending = self._pending
             if pending is None:
                 return

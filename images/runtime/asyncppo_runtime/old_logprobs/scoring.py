@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -142,7 +143,9 @@ def _score_version(
     result.forward_tokens[held.version] = sum(max(end for _, end in request.spans) for request in requests)
     for family, scores in zip(families, answers, strict=True):
         for segment, old in zip(family, scores, strict=True):
-            behavior = torch.as_tensor(segment.behavior_logprobs)
+            behavior = torch.from_numpy(
+                np.array(segment.behavior_logprobs, dtype=np.float64)
+            )  # what the ledger lends is read-only
             verdict = verify_scores(old, behavior, bound)
             if verdict.accepted:
                 result.scored.append(ScoredSegment(segment, old, held.version, held.train_hash))
