@@ -31,7 +31,6 @@ NOT_BUILT: tuple[tuple[str, str], ...] = (
     ("algorithm.discrepancy.control", "SequenceMask"),
     ("algorithm.discrepancy.control", "GeometricMask"),
     ("algorithm.discrepancy.control", "Veto"),
-    ("rollout.engine.type", "VLLM"),
 )
 """Enum values that are not built: (path below `spec`, value)."""
 

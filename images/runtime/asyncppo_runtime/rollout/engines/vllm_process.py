@@ -83,6 +83,11 @@ class VllmProcess:
         self.llm.output_processor.propagate_error(EngineDeadError())
         llm, self.llm = self.llm, None
         await asyncio.to_thread(llm.shutdown)
+        llm.shutdown = _nothing  # its finalizer calls it again, at a time when the interpreter may be half gone
+
+
+def _nothing() -> None:
+    """Done already."""
 
 
 def _boot(spec: AsyncPPOJobSpec, model: Path) -> Any:
