@@ -43,8 +43,14 @@ class Informer:
         self._telemetry = telemetry
         self._listed = listed
         self._changed = changed
-        self.synced = asyncio.Event()
+        self.synced = False
         self.error = ""
+        self.reason = ""
+
+    @property
+    def kind(self) -> str:
+        """Of the objects watched."""
+        return self._resource.kind
 
     @property
     def where(self) -> str:
@@ -61,11 +67,11 @@ class Informer:
                 continue
             except ForbiddenError as error:
                 self.error = f"no right to list or watch {self.where}: {error}"
-                reason = error.reason
+                reason = self.reason = error.reason
             except ApiError as error:
                 self.error = f"cannot watch {self.where}: {error}"
                 # 410: the version is too old to continue from; listing anew is the normal way on
-                reason = "Expired" if error.status == 410 else error.reason
+                reason = self.reason = "Expired" if error.status == 410 else error.reason
                 if error.status == 410:
                     wait = 0.0
             log.warning("%s; next try in %.0f s", self.error, wait)
@@ -78,7 +84,7 @@ class Informer:
         objects, version = await self._cluster.list(self._resource, self._namespace, self._labels)
         self._heard()
         self._listed(self._namespace, objects)
-        self.synced.set()
+        self.synced = True
         while True:
             stream = self._cluster.watch(self._resource, self._namespace, self._labels, version, WATCH_SECONDS)
             async for event in stream:

@@ -1,38 +1,19 @@
 """What the operator remembers of a job between reconciles: read back from the job's own status, so that a restart forgets nothing.
 
-Owns `Phase`, `Memory` and the counting of failures. Does not own decisions (`plan/lifecycle.py`) nor the whole status (`status.py`).
+Owns `Memory` and the counting of failures. Does not own decisions (`plan/lifecycle.py`) nor the whole status (`status.py`).
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any
 
+from asyncppo.api.status import Phase
 from asyncppo_operator.names import Role
 from asyncppo_operator.views import PodView, Termination
 
-
-class Phase(StrEnum):
-    """Where a job is. Complete and Failed are final.
-
-    Invalid: the spec is refused and nothing was made. Pending: objects are there, the learner has not answered yet. Running: it trains.
-    Recovering: it ran, and the learner does not answer now. Suspending, Suspended: `spec.suspend`.
-    """
-
-    INVALID = "Invalid"
-    PENDING = "Pending"
-    RUNNING = "Running"
-    RECOVERING = "Recovering"
-    SUSPENDING = "Suspending"
-    SUSPENDED = "Suspended"
-    COMPLETE = "Complete"
-    FAILED = "Failed"
-
-    @property
-    def final(self) -> bool:
-        """Whether the job is over."""
-        return self in (Phase.COMPLETE, Phase.FAILED)
+FINAL = frozenset({Phase.COMPLETE, Phase.FAILED})
+"""Phases of a job that is over."""
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ FIELD_MANAGER = "asyncppo-operator"
 
 LABEL_JOB = f"{DOMAIN}/job"
 LABEL_ROLE = f"{DOMAIN}/role"
+LABEL_UID = f"{DOMAIN}/job-uid"
 LABEL_MANAGED = "app.kubernetes.io/managed-by"
 MANAGED_SELECTOR = f"{LABEL_MANAGED}={FIELD_MANAGER}"
 ANNOTATION_TEMPLATE = f"{DOMAIN}/template-hash"
-ANNOTATION_JOB_UID = f"{DOMAIN}/job-uid"
 
 PORT = 8080
 PORT_NAME = "http"

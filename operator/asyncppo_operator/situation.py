@@ -36,7 +36,8 @@ class SyncReport:
 class Situation:
     """One job at one moment. desired: pods wanted per role. shortfalls: why a StatefulSet makes no pods (quota, admission).
 
-    learner: its newest answer; learner_age: seconds since it came; None when there was none yet. learner_error: why it does not answer.
+    settled: the plan was carried out, as far as `problem` does not say otherwise. learner: its newest answer. learner_age:
+    seconds since it came; None when there was none yet. learner_error: why it does not answer.
     """
 
     job: str
@@ -54,6 +55,7 @@ class Situation:
     learner_error: str = ""
     sync: SyncReport = SyncReport()
     problem: Problem | None = None
+    settled: bool = True
 
     def pods_of(self, role: Role) -> list[PodView]:
         """The role's pods that are not going."""

@@ -6,11 +6,12 @@ Owns what is said. Does not own when it is written (`reconcile.py`) nor the judg
 from collections.abc import Mapping
 from typing import Any
 
+from asyncppo.api.status import Phase
 from asyncppo.metrics.learner_collector import version_skew
 from asyncppo.report.measures import LearnerStatus
 from asyncppo_operator import names
 from asyncppo_operator.conditions import Kind, merge
-from asyncppo_operator.memory import Memory, Phase, format_time
+from asyncppo_operator.memory import FINAL, Memory, format_time
 from asyncppo_operator.names import Role
 from asyncppo_operator.situation import Situation
 from asyncppo_operator.verdicts import ready_members, verdicts
@@ -20,7 +21,19 @@ Status = dict[str, Any]
 
 # Written at most every few seconds; everything else in a status is written at once.
 FIGURES = frozenset(
-    {"progress", "eta", "reward", "staleness", "oldLogits", "discrepancy", "ledger", "syncs", "throughput", "message"}
+    {
+        "version",
+        "versions",
+        "progress",
+        "reward",
+        "staleness",
+        "oldLogits",
+        "discrepancy",
+        "ledger",
+        "syncs",
+        "throughput",
+        "message",
+    }
 )
 # In the order in which one should ask: the first that is not as it should be is the message.
 MESSAGE_ORDER = (
@@ -42,7 +55,7 @@ def summarize(seen: Situation, before: Mapping[str, Any]) -> Status:
     phase = memory.phase if seen.spec is not None else Phase.INVALID
     conditions = merge(before.get("conditions") or [], verdicts(seen), seen.generation, seen.now)
     status: Status = {
-        **{key: before[key] for key in ("version", "versions", *sorted(FIGURES)) if key in before},
+        **{key: before[key] for key in sorted(FIGURES) if key in before},
         "observedGeneration": seen.generation,
         "phase": phase.value,
         **_remembered(memory),
@@ -50,11 +63,11 @@ def summarize(seen: Situation, before: Mapping[str, Any]) -> Status:
     }
     if seen.spec is not None:
         status["strategy"] = seen.spec.old_logits.strategy.value
-        status["rollouts"] = _rollouts(seen)
+        status["rollouts"] = _rollouts(seen) if seen.decision is not None else before.get("rollouts")
     if seen.learner is not None:
         status |= _figures(seen, seen.learner)
     status["message"] = _message(seen, phase, conditions, before)
-    return status
+    return {key: value for key, value in status.items() if value is not None}
 
 
 def _remembered(memory: Memory) -> Status:
@@ -107,6 +120,7 @@ def _figures(seen: Situation, learner: LearnerStatus) -> Status:
         "progress": {
             "update": learner.update,
             "updates": learner.updates,
+            "percent": round(100.0 * learner.update / max(1, learner.updates), 1),
             "summary": f"{learner.update}/{learner.updates}",
             "waitingFor": learner.waiting_for,
         },
@@ -169,7 +183,7 @@ def _short(value: float) -> float:
 
 
 def _message(seen: Situation, phase: Phase, conditions: list[dict[str, Any]], before: Mapping[str, Any]) -> str:
-    if phase.final:
+    if phase in FINAL:
         told = seen.decision.message if seen.decision is not None else ""
         return brief(told or before.get("message") or phase.value)
     by_kind = {c["type"]: c for c in conditions}

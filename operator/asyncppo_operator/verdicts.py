@@ -6,9 +6,10 @@ Owns reasons and messages. Pure. Does not own the status around them (`status.py
 from collections import Counter
 from collections.abc import Iterator
 
+from asyncppo.api.status import Phase
 from asyncppo.report.measures import LearnerStatus, LedgerTotals
 from asyncppo_operator.conditions import Condition, Kind, condition
-from asyncppo_operator.memory import Phase
+from asyncppo_operator.memory import FINAL
 from asyncppo_operator.names import Role
 from asyncppo_operator.situation import Situation
 from asyncppo_operator.views import PodView
@@ -18,8 +19,8 @@ KIND_OF_ROLE = {
     Role.ROLLOUT: Kind.ROLLOUTS_READY,
     Role.OLD_LOGIT: Kind.OLD_LOGITS_READY,
 }
-# A learner that did not answer for this long is not merely busy with a step.
-SILENT_SECONDS = 30.0
+# Answers come every few seconds; one this old says that something is wrong, though not yet what.
+LATE_SECONDS = 15.0
 
 
 def verdicts(seen: Situation) -> Iterator[Condition]:
@@ -27,6 +28,8 @@ def verdicts(seen: Situation) -> Iterator[Condition]:
     yield condition(Kind.ACCEPTED, seen.acceptance.accepted, seen.acceptance.reason, seen.acceptance.message)
     if seen.problem is not None:
         yield condition(Kind.RECONCILED, False, seen.problem.reason, seen.problem.message)
+    elif not seen.settled:
+        yield condition(Kind.RECONCILED, None, "Reconciling", "the job was seen; its objects are being made")
     else:
         yield condition(Kind.RECONCILED, True, "UpToDate", "the cluster has what the job asks for")
     if seen.spec is None or seen.decision is None:
@@ -36,7 +39,7 @@ def verdicts(seen: Situation) -> Iterator[Condition]:
     yield _exact(seen)
     if seen.learner is not None:
         yield _ledger(seen.learner.ledger)
-    if phase.final or phase is Phase.SUSPENDED:
+    if phase in FINAL or phase is Phase.SUSPENDED:
         return
     for role, wanted in seen.desired.items():
         yield _role(seen, role, wanted)
@@ -48,10 +51,10 @@ def _states(seen: Situation, phase: Phase) -> Iterator[Condition]:
     reason, message = seen.decision.reason, seen.decision.message
     if phase in (Phase.SUSPENDING, Phase.SUSPENDED):
         yield condition(Kind.SUSPENDED, phase is Phase.SUSPENDED, reason, message)
-    elif not phase.final:
+    elif phase not in FINAL:
         yield condition(Kind.SUSPENDED, False, "NotSuspended", "spec.suspend is false")
     # written once, in the reconcile that ends the job; afterwards the decision has nothing new to say
-    if phase.final and message:
+    if phase in FINAL and message:
         yield condition(Kind.COMPLETE, phase is Phase.COMPLETE, reason, message)
         yield condition(Kind.FAILED, phase is Phase.FAILED, reason, message)
 
@@ -133,7 +136,7 @@ def _sync(seen: Situation) -> Condition:
         return condition(Kind.SYNC_HEALTHY, False, "TooFewRollouts", text)
     if seen.sync.error:
         return condition(Kind.SYNC_HEALTHY, False, "SyncFailing", seen.sync.error)
-    if seen.learner_age is not None and seen.learner_age > SILENT_SECONDS:
+    if seen.learner_age is not None and seen.learner_age > LATE_SECONDS:
         text = (
             f"the learner has not answered for {seen.learner_age:.0f} s: {seen.learner_error or 'no error was given'}"
         )

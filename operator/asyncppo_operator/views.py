@@ -45,6 +45,7 @@ class PodView:
     uid: str
     role: Role
     ordinal: int
+    job_uid: str = ""
     ip: str = ""
     template_hash: str = ""
     ready: bool = False
@@ -66,6 +67,7 @@ class SetView:
     replicas: int
     existing: int
     generation: int
+    job_uid: str = ""
     deleting: bool = False
 
 
@@ -97,6 +99,7 @@ def pod_view(raw: Raw) -> PodView | None:
         uid=str(metadata.get("uid") or ""),
         role=role,
         ordinal=int(ordinal.group(1)),
+        job_uid=str(labels.get(names.LABEL_UID) or ""),
         ip=str(status.get("podIP") or ""),
         template_hash=str((metadata.get("annotations") or {}).get(names.ANNOTATION_TEMPLATE) or ""),
         ready=_condition(status, "Ready").get("status") == "True",
@@ -119,6 +122,7 @@ def set_view(raw: Raw) -> SetView:
         replicas=_number(spec.get("replicas", 1)),
         existing=_number(status.get("replicas")),
         generation=_number(metadata.get("generation")),
+        job_uid=str((metadata.get("labels") or {}).get(names.LABEL_UID) or ""),
         deleting=bool(metadata.get("deletionTimestamp")),
     )
 

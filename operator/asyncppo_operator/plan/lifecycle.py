@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from asyncppo.api.job import AsyncPPOJobSpec
+from asyncppo.api.status import Phase
 from asyncppo.report.measures import LearnerStatus
-from asyncppo_operator.memory import Failure, Memory, Phase
+from asyncppo_operator.memory import FINAL, Failure, Memory
 from asyncppo_operator.names import Role
 from asyncppo_operator.settings import Timing
 
@@ -52,7 +53,7 @@ def decide(
     timing: Timing,
 ) -> Decision:
     """The next phase. `learner`: its newest answer, None when it does not answer. `pods`: how many exist. Failures are counted already."""
-    if memory.phase.final:
+    if memory.phase in FINAL:
         return _over(spec, memory, now)
     if learner is not None and learner.phase == "Complete":
         message = f"{learner.update} of {learner.updates} updates done"

@@ -45,7 +45,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Cluster:
+class Facts:
     """What of the cluster the objects depend on. budget_api: the served version of PodDisruptionBudget."""
 
     budget_api: str = "policy/v1"
@@ -57,7 +57,7 @@ class Observed:
 
     pods: Sequence[PodView] = ()
     token: str = ""
-    cluster: Cluster = field(default_factory=Cluster)
+    facts: Facts = field(default_factory=Facts)
 
 
 def roles(job: AsyncPPOJob) -> list[Role]:
@@ -82,7 +82,7 @@ def plan(job: AsyncPPOJob, target: Target, observed: Observed, settings: Setting
     if target is Target.DELETED:
         return Plan(delete_job=True)
     if target is Target.GONE:
-        return Plan(delete=_workload_refs(job, observed.cluster))
+        return Plan(delete=_workload_refs(job, observed.facts))
     objects = _base_objects(job)
     if settings.network_policy.enabled:
         objects.append(workloads.network_policy(job, settings))
@@ -90,7 +90,7 @@ def plan(job: AsyncPPOJob, target: Target, observed: Observed, settings: Setting
     for role in roles(job):
         count = replicas(job, role) if running else 0
         objects.append(workloads.service(job, role))
-        objects.append(workloads.disruption_budget(job, role, observed.cluster.budget_api))
+        objects.append(workloads.disruption_budget(job, role, observed.facts.budget_api))
         objects.append(workloads.stateful_set(job, role, count, settings))
     return Plan(
         apply=[_owned(job, manifest) for manifest in objects],
@@ -113,6 +113,7 @@ def _base_objects(job: AsyncPPOJob) -> list[Object]:
 def _owned(job: AsyncPPOJob, manifest: Object) -> Object:
     """In the job's namespace and owned by it, so that deleting the job deletes it; a retained volume is nobody's."""
     metadata: Object = {**manifest["metadata"], "namespace": job.metadata.namespace}
+    metadata["labels"] = {**metadata["labels"], names.LABEL_UID: job.metadata.uid}
     if not (manifest["kind"] == "PersistentVolumeClaim" and job.spec.learner.retain_storage):
         metadata["ownerReferences"] = [
             {
@@ -135,13 +136,13 @@ def _outdated(job: AsyncPPOJob, pods: Sequence[PodView]) -> list[str]:
     )
 
 
-def _workload_refs(job: AsyncPPOJob, cluster: Cluster) -> list[Ref]:
+def _workload_refs(job: AsyncPPOJob, facts: Facts) -> list[Ref]:
     """What goes when the job is over: everything that runs or guards what runs. Volume, manifest and token stay until the job goes."""
     name = job.metadata.name
     found: list[Ref] = []
     for role in roles(job):
         found.append(Ref("apps/v1", "StatefulSet", names.workload(name, role)))
-        found.append(Ref(cluster.budget_api, "PodDisruptionBudget", names.workload(name, role)))
+        found.append(Ref(facts.budget_api, "PodDisruptionBudget", names.workload(name, role)))
         found.append(Ref("v1", "Service", names.workload(name, role)))
     found.append(Ref("networking.k8s.io/v1", "NetworkPolicy", names.policy(name)))
     return found

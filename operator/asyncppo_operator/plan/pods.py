@@ -50,7 +50,11 @@ def pod_template(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
     merged = merge(rendered, role_spec(job, role).template)
     metadata = dict(merged.get("metadata") or {})
     # after the overlay: what selects and tells pods apart is not the user's to change
-    metadata["labels"] = {**(metadata.get("labels") or {}), **names.labels(name, role)}
+    metadata["labels"] = {
+        **(metadata.get("labels") or {}),
+        **names.labels(name, role),
+        names.LABEL_UID: job.metadata.uid,
+    }
     metadata["annotations"] = {
         **(metadata.get("annotations") or {}),
         names.ANNOTATION_TEMPLATE: template_hash(job, role),

@@ -4,6 +4,7 @@ Owns the shape and the naming rules. Does not own any metric (`learner.py`, `rol
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -91,9 +92,36 @@ class Metric:
             family.add_metric(labels, buckets, float(sum(value * n for value, n in counts.items())))
         return family
 
+    def observed(self, values: Iterable[tuple[tuple[str, ...], "Distribution"]]) -> HistogramMetricFamily:
+        """A histogram family made at scrape time from (label values, distribution) pairs."""
+        self._expect(Kind.HISTOGRAM)
+        family = HistogramMetricFamily(self.name, self.help, labels=self.labels)
+        for labels, seen in values:
+            total = 0
+            buckets: list[tuple[str, float]] = []
+            for bound, count in zip((*self.buckets, float("inf")), seen.counts, strict=True):
+                total += count
+                buckets.append(("+Inf" if bound == float("inf") else f"{bound}", float(total)))
+            family.add_metric(labels, buckets, seen.total)
+        return family
+
     def _expect(self, kind: Kind) -> None:
         if self.kind is not kind:
             raise TypeError(f"{self.name} is a {self.kind}, not a {kind}")
+
+
+class Distribution:
+    """Observations of one histogram series whose life is shorter than the process's: counts per bucket, the last beyond all bounds."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Add one."""
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
 
 
 def counter(name: str, text: str, *labels: str) -> Metric:

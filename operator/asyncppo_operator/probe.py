@@ -1,0 +1,107 @@
+"""Asks a job's learner how it is: GET /v1/status every few seconds, POST /v1/stop when the job is suspended.
+
+Owns the newest answer and why there is none. Does not own what follows from it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+import aiohttp
+import msgspec
+
+from asyncppo.report.measures import LearnerStatus
+from asyncppo.wire import routes
+
+ANSWER_SECONDS = 5.0
+SILENT_SECONDS = 30.0
+LARGEST_ANSWER = 4 << 20
+
+log = logging.getLogger(__name__)
+
+
+class LearnerProbe:
+    """One job's learner. `heard()` is called after every answer and after every failure."""
+
+    def __init__(self, session: aiohttp.ClientSession, period: float, heard: Callable[[], None]) -> None:
+        self._session = session
+        self._period = period
+        self._heard = heard
+        self._task: asyncio.Task[None] | None = None
+        self._base = ""
+        self._token = ""
+        self._stopping: asyncio.Task[None] | None = None
+        self._answered_at = 0.0
+        self.status: LearnerStatus | None = None
+        self.error = ""
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the newest answer; None before the first."""
+        return time.monotonic() - self._answered_at if self._answered_at else None
+
+    @property
+    def current(self) -> LearnerStatus | None:
+        """The newest answer; None once it is too old to go by. A learner busy with a step may miss a question or two."""
+        age = self.age
+        return self.status if age is not None and age < SILENT_SECONDS else None
+
+    def aim(self, base: str, token: str) -> None:
+        """Ask at `base` from now on; an empty one: stop asking, there is no learner."""
+        if (base, token) == (self._base, self._token) and (self._task is not None or not base):
+            return
+        self.close()
+        self._base, self._token = base, token
+        self.error = "" if base else "its pod does not run"
+        if not base:
+            # a pod that went takes what it said with it
+            self.status = None
+            return
+        self._task = asyncio.create_task(self._ask_for_ever(), name=f"probe {base}")
+
+    def stop_learner(self) -> None:
+        """Ask the learner to checkpoint and stop, unless that is under way. Safe to repeat."""
+        if self._base and (self._stopping is None or self._stopping.done()):
+            self._stopping = asyncio.create_task(self._stop(), name=f"stop {self._base}")
+
+    def close(self) -> None:
+        """No more questions."""
+        for task in (self._task, self._stopping):
+            if task is not None:
+                task.cancel()
+        self._task = self._stopping = None
+
+    async def _ask_for_ever(self) -> None:
+        while True:
+            try:
+                self.status = await self._ask()
+                self._answered_at = time.monotonic()
+                self.error = ""
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                self.error = f"{self._base} does not answer: {type(error).__name__} {error}".rstrip()
+            except msgspec.DecodeError as error:
+                self.error = f"{self._base} answers something else than a learner's status: {error}"
+            self._heard()
+            await asyncio.sleep(self._period)
+
+    async def _ask(self) -> LearnerStatus:
+        async with self._session.get(
+            self._base + routes.STATUS,
+            headers={"Authorization": f"Bearer {self._token}"},
+            timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS),
+        ) as response:
+            response.raise_for_status()
+            return msgspec.json.decode(await response.content.read(LARGEST_ANSWER), type=LearnerStatus)
+
+    async def _stop(self) -> None:
+        try:
+            async with self._session.post(
+                self._base + routes.STOP,
+                json={},
+                headers={"Authorization": f"Bearer {self._token}"},
+                timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS),
+            ) as response:
+                response.raise_for_status()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            log.warning("could not ask %s to stop: %s %s", self._base, type(error).__name__, error)

@@ -1,0 +1,333 @@
+"""One job's loop: wait for a wake-up or the next date, look, decide, say, do. Level-based: it never asks what changed.
+
+Owns the order of these steps, how often they happen, and what happens when one fails. Does not own any decision (`plan/`, `status`).
+Everything else in the operator only wakes a loop.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+
+from asyncppo.api.job import AsyncPPOJob
+from asyncppo.api.status import Phase
+from asyncppo.errors import UserError
+from asyncppo_operator import conditions, events, names
+from asyncppo_operator.accepted import recall_accepted
+from asyncppo_operator.children import Children, Key
+from asyncppo_operator.cluster import Cluster
+from asyncppo_operator.coordination import Coordination
+from asyncppo_operator.errors import ApiError, ForbiddenError, NotFoundError, OperatorError, UnavailableError
+from asyncppo_operator.executor import Executor
+from asyncppo_operator.kinds import JOB
+from asyncppo_operator.memory import FINAL, Memory, count_failures, recall
+from asyncppo_operator.names import Role
+from asyncppo_operator.plan.acceptance import Acceptance, accept
+from asyncppo_operator.plan.lifecycle import Decision, Target, decide
+from asyncppo_operator.plan.planner import Facts, Observed, plan, replicas, roles
+from asyncppo_operator.probe import LearnerProbe
+from asyncppo_operator.settings import Settings
+from asyncppo_operator.shortfalls import Shortfalls
+from asyncppo_operator.situation import Problem, Situation
+from asyncppo_operator.status import significant, summarize
+from asyncppo_operator.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+# An outage of the API server shorter than this is not worth an event.
+OUTAGE_SECONDS = 10.0
+BLIND_SECONDS = 0.5
+
+
+class JobGoneError(OperatorError):
+    """The status of a job that is not there cannot be written: it was deleted, and no watch has told."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What all loops share. slots: bounds the reconciles at once. facts: what the API server serves.
+
+    blind: why the jobs' children cannot be seen, None when they can. An empty reason: not yet.
+    """
+
+    cluster: Cluster
+    children: Children
+    session: aiohttp.ClientSession
+    settings: Settings
+    telemetry: Telemetry
+    slots: asyncio.Semaphore
+    facts: Facts
+    blind: Callable[[], Problem | None]
+
+
+class JobLoop:
+    """One job. `raw`: the newest object seen. `status`: the newest status written. `gone()` is called when it is not there any more."""
+
+    def __init__(self, tools: Tools, key: Key, raw: dict[str, Any], gone: Callable[[], None]) -> None:
+        self.key = key
+        self.raw = raw
+        self.uid = str(raw["metadata"]["uid"])
+        self.status: dict[str, Any] = dict(raw.get("status") or {})
+        self.problem: Problem | None = None
+        self.acceptance: Acceptance | None = None
+        self._tools = tools
+        self._gone = gone
+        self._new = not self.status.get("phase")
+        self._judged_generation = -1
+        self._executor = Executor(tools.cluster, key, self.uid)
+        self._shortfalls = Shortfalls(tools.cluster, key)
+        self.probe = LearnerProbe(tools.session, tools.settings.timing.poll_seconds, self.wake)
+        self.coordination = Coordination()
+        self._woken = asyncio.Event()
+        self._woken_at = time.monotonic()
+        self._afresh_at = 0.0
+        self._written_at = 0.0
+        self._unreachable_since: float | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def job(self) -> AsyncPPOJob | None:
+        """What runs; None while nothing valid was given."""
+        return self.acceptance.job if self.acceptance is not None else None
+
+    def start(self) -> None:
+        """Begin to loop; the first turn is at once."""
+        self._woken.set()
+        self._task = asyncio.create_task(self._run(), name=f"job {self.key}")
+
+    def wake(self) -> None:
+        """Something may have changed."""
+        if not self._woken.is_set():
+            self._woken_at = time.monotonic()
+            self._woken.set()
+
+    def changed(self, raw: dict[str, Any]) -> None:
+        """The job itself is another now. Our own writes of its status come back here too, and are no reason to look again."""
+        before = self.raw["metadata"]
+        if _version(raw) < _version(self.raw):
+            return  # a list that began before the watch told more
+        self.raw = raw
+        if any(before.get(key) != raw["metadata"].get(key) for key in ("generation", "deletionTimestamp")):
+            self.wake()
+
+    def close(self) -> None:
+        """Stop looping, asking and coordinating; the job's pods are left alone."""
+        self.probe.close()
+        self.coordination.close()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        timing = self._tools.settings.timing
+        retry = timing.retry_seconds
+        while True:
+            await self._woken.wait()
+            async with self._tools.slots:
+                self._woken.clear()
+                lag = time.monotonic() - self._woken_at
+                begun = time.monotonic()
+                failed = await self._turn()
+                seconds = time.monotonic() - begun
+            if failed is None:
+                self._tools.telemetry.reconciled("ok", seconds, lag)
+                wait, retry = self._next_look, timing.retry_seconds
+            else:
+                result = "forbidden" if failed.reason == ForbiddenError.reason else "error"
+                self._tools.telemetry.reconciled(result, seconds, lag, failed.reason)
+                wait, retry = retry, min(2 * retry, timing.retry_limit_seconds)
+                log.warning("%s: %s: %s; next try in %.0f s", self.key, failed.reason, failed.message, wait)
+            asyncio.get_running_loop().call_later(wait, self.wake)
+            await asyncio.sleep(timing.debounce_seconds)
+
+    async def _turn(self) -> Problem | None:
+        """One reconcile; the problem that kept it from its end."""
+        self._next_look = self._tools.settings.timing.resync_seconds
+        try:
+            await self._reconcile()
+            return self.problem
+        except JobGoneError:
+            log.info("%s is gone", self.key)
+            self._gone()
+            return None
+        except UnavailableError as error:
+            self._unreachable_since = self._unreachable_since or time.monotonic()
+            return Problem(error.reason, str(error))
+        except ApiError as error:
+            return Problem(error.reason, str(error))
+        except Exception as error:
+            log.exception("%s: a mistake of the operator", self.key)
+            return Problem("InternalError", f"{type(error).__name__}: {error}; the operator's log has the trace")
+
+    async def _reconcile(self) -> None:
+        if self.raw["metadata"].get("deletionTimestamp"):
+            self.probe.aim("", "")
+            self.coordination.close()
+            return
+        await self._tell_outage()
+        if (blind := self._tools.blind()) is not None:
+            await self._wait_for_sight(blind)
+            return
+        self.acceptance = await self._judge()
+        if self.acceptance.job is None:
+            await self._write(self._situation(None, None, self.problem))
+            self.problem = None
+            return
+        job = self.acceptance.job
+        decision = self._decide(job)
+        if decision.memory.phase in FINAL or self._new:
+            # an end is written down before its pods are removed; a new job is told at once that it was seen
+            await self._write(self._situation(job, decision, self.problem, settled=not self._new))
+        try:
+            await self._do(job, decision)
+            self.problem = None
+        except UnavailableError:
+            raise
+        except (ApiError, UserError) as error:
+            reason = error.reason if isinstance(error, ApiError) else "InvalidTemplate"
+            self.problem = Problem(reason, str(error))
+        self._aim(job, decision)
+        if decision.target is not Target.DELETED:
+            await self._write(self._situation(job, decision, self.problem))
+        if decision.again is not None:
+            self._look_in(decision.again)
+
+    async def _wait_for_sight(self, blind: Problem) -> None:
+        """A job must not be judged without its pods: nothing is done, and why is told."""
+        self._look_in(BLIND_SECONDS)
+        if blind.reason:
+            self.problem = blind
+            self.acceptance = await self._judge()
+            await self._write(self._situation(self.job, None, blind))
+
+    async def _judge(self) -> Acceptance:
+        """Accept the spec; again only when the job's generation changed."""
+        generation = int(self.raw["metadata"].get("generation") or 0)
+        if self.acceptance is not None and generation == self._judged_generation:
+            return self.acceptance
+        before = self.job
+        if before is None and self.status.get("phase") not in (None, Phase.INVALID.value):
+            before = await recall_accepted(self._tools.cluster, self.key, self.uid)
+        judged = accept(self.raw, before, self._tools.settings)
+        self._judged_generation = generation
+        return judged
+
+    def _decide(self, job: AsyncPPOJob) -> Decision:
+        pods = self._tools.children.pods(self.key)
+        memory = recall(self.status)
+        if memory.phase not in FINAL:
+            memory = count_failures(memory, pods)
+        timing = self._tools.settings.timing
+        return decide(job.spec, memory, self.probe.current, len(pods), datetime.now(UTC), timing)
+
+    async def _do(self, job: AsyncPPOJob, decision: Decision) -> None:
+        """Carry out the plan. What an end asks for waits for the next turn: its status is stored by then."""
+        children, now = self._tools.children, time.monotonic()
+        afresh = now - self._afresh_at > self._tools.settings.timing.resync_seconds
+        observed = Observed(children.pods(self.key), secrets.token_urlsafe(32), self._tools.facts)
+        wanted = plan(job, decision.target, observed, self._tools.settings)
+        await self._executor.carry_out(wanted, observed.pods, children.sets(self.key), self._new, afresh)
+        self._new = False
+        if afresh:
+            self._afresh_at = now
+        if wanted.stop:
+            self.probe.stop_learner()
+        again = await self._shortfalls.look(self._desired(job, decision), observed.pods, children.sets(self.key))
+        if again is not None:
+            self._look_in(again)
+
+    def _aim(self, job: AsyncPPOJob, decision: Decision) -> None:
+        """Point the probe and the coordinator at the learner's pod, wherever it is now."""
+        token = self._executor.token
+        learners = [pod for pod in self._tools.children.pods(self.key) if pod.role is Role.LEARNER]
+        learner = min(learners, key=lambda pod: pod.deleting, default=None)
+        alive = learner is not None and learner.running and learner.ip and token
+        over = decision.memory.phase in FINAL or decision.target is Target.IDLE
+        base = f"http://{_host(learner.ip)}:{names.PORT}" if learner is not None and alive and not over else ""
+        if decision.memory.phase not in FINAL:
+            self.probe.aim(base, token)
+        else:
+            self.probe.close()
+        self.coordination.aim(base, token, job)
+
+    def _desired(self, job: AsyncPPOJob, decision: Decision) -> dict[Role, int]:
+        running = decision.target in (Target.RUN, Target.STOP)
+        return {role: replicas(job, role) if running else 0 for role in roles(job)}
+
+    def _situation(
+        self, job: AsyncPPOJob | None, decision: Decision | None, problem: Problem | None, settled: bool = True
+    ) -> Situation:
+        assert self.acceptance is not None
+        return Situation(
+            job=self.key.name,
+            generation=int(self.raw["metadata"].get("generation") or 0),
+            now=datetime.now(UTC),
+            acceptance=self.acceptance,
+            memory=recall(self.status) if self.status.get("phase") else Memory(),
+            decision=decision,
+            spec=job.spec if job is not None else None,
+            desired=self._desired(job, decision) if job is not None and decision is not None else {},
+            pods=self._tools.children.pods(self.key),
+            shortfalls=self._shortfalls.found,
+            learner=self.probe.current,
+            learner_age=self.probe.age,
+            learner_error=self.probe.error,
+            sync=self.coordination.report,
+            problem=problem,
+            settled=settled,
+        )
+
+    async def _write(self, seen: Situation) -> None:
+        """Write the status if it says something new; figures alone wait for their time. Events follow the status."""
+        before, after = self.status, summarize(seen, self.status)
+        if after == before:
+            return
+        since = time.monotonic() - self._written_at
+        period = self._tools.settings.timing.status_seconds
+        if not significant(before, after) and since < period:
+            self._look_in(period - since)
+            return
+        try:
+            await self._tools.cluster.apply_status(JOB, *self.key, after)
+        except NotFoundError as error:
+            raise JobGoneError(str(error)) from error
+        self.status = after
+        self._written_at = time.monotonic()
+        for event in conditions.events(before, after):
+            await self._post(event)
+
+    async def _post(self, event: conditions.Event) -> None:
+        """An event that cannot be posted is no reason to stop: the status has said the same."""
+        try:
+            await events.post(self._tools.cluster, self.raw["metadata"], event, datetime.now(UTC))
+        except ApiError as error:
+            log.warning("%s: event %s could not be posted: %s", self.key, event.reason, error)
+
+    async def _tell_outage(self) -> None:
+        """After an outage of the API server, say on the job that there was one: nobody could be told meanwhile."""
+        since, self._unreachable_since = self._unreachable_since, None
+        if since is None or time.monotonic() - since < OUTAGE_SECONDS:
+            return
+        text = (
+            f"the API server did not answer the operator for {time.monotonic() - since:.0f} s; "
+            "syncs went on, changes to the job were not seen until now"
+        )
+        await self._post(conditions.Event("ApiServerWasUnreachable", text, warning=True))
+
+    def _look_in(self, seconds: float) -> None:
+        self._next_look = min(self._next_look, max(0.0, seconds))
+
+
+def _host(ip: str) -> str:
+    return f"[{ip}]" if ":" in ip else ip
+
+
+def _version(raw: dict[str, Any]) -> int:
+    """Resource versions are numbers wherever etcd is underneath, and rise."""
+    text = str(raw["metadata"].get("resourceVersion") or "")
+    return int(text) if text.isdigit() else 0
