@@ -113,8 +113,10 @@ def _same(schema: Schema, path: str) -> str:
     node = schema
     for part in parent.split(".") if parent else ():
         node = node["properties"][part]
-    if name in node.get("required", ()) or "default" in node["properties"][name]:
+    field = node["properties"][name]
+    if (name in node.get("required", ()) or "default" in field) and not field.get("nullable"):
         return f"self.{path} == oldSelf.{path}"
+    # May be absent, or null, which a rule can only ask about with has() whatever the server makes of it.
     return f"has(self.{path}) == has(oldSelf.{path}) && (!has(self.{path}) || self.{path} == oldSelf.{path})"
 
 

@@ -22,7 +22,6 @@ NOT_BUILT: tuple[tuple[str, str], ...] = (
     ("algorithm.loss", "CISPO"),
     ("algorithm.loss", "GSPO"),
     ("algorithm.loss", "DoubleSided"),
-    ("algorithm.advantage", "DrGRPO"),
     ("algorithm.advantage", "RLOO"),
     ("algorithm.advantage", "REINFORCEPlusPlus"),
     ("algorithm.advantage", "GAE"),

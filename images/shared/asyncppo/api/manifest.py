@@ -63,7 +63,7 @@ def parse_manifest(document: Any, where: str) -> AsyncPPOJob:
     document = without_nulls(job_schema(), document)
     unbuilt = not_built(document.get("spec"))
     try:
-        job = AsyncPPOJob.model_validate_json(json.dumps(document), strict=True)
+        job = _validated(document)
     except ValidationError as error:
         details = error.errors(include_url=False)
         problems = [_problem(detail) for detail in details]
@@ -81,6 +81,11 @@ def dump_manifest(job: AsyncPPOJob) -> str:
     """`job` as canonical JSON, every default written out: what a role program gets by `--job FILE`; `load_manifest` reads it back."""
     plain = without_nulls(job_schema(), job.model_dump(mode="json", by_alias=True))
     return json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n"
+
+
+def _validated(document: dict[str, Any]) -> AsyncPPOJob:
+    """By JSON's types ("8" is no integer) and by the manifest's names only: what an API server would refuse is refused."""
+    return AsyncPPOJob.model_validate_json(json.dumps(document), strict=True, by_alias=True, by_name=False)
 
 
 def _identity(document: dict[Any, Any]) -> Iterator[Problem]:
@@ -164,7 +169,7 @@ def _repaired(document: dict[str, Any], locations: list[Location]) -> tuple[Asyn
             parent[name] = _some(_node(location))
     doubtful = [".".join(map(str, location[1:])) for location in map(_meant, locations) if location[:1] == ("spec",)]
     try:
-        return AsyncPPOJob.model_validate_json(json.dumps(repaired), strict=True).spec, doubtful
+        return _validated(repaired).spec, doubtful
     except ValidationError:
         return None, doubtful
 

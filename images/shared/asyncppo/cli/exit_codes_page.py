@@ -8,7 +8,7 @@ PATH = "docs/exit-codes.md"
 
 def page() -> str:
     """`docs/exit-codes.md`."""
-    rows = [f"| {code.value} | {code.meaning} | {code.remedy} |" for code in ExitCode]
+    rows = [f"| {code.value} | {_cell(code.meaning)} | {_cell(code.remedy)} |" for code in ExitCode]
     return "\n".join(
         [
             "# Exit codes of `asyncppo`",
@@ -23,6 +23,10 @@ def page() -> str:
             "",
         ]
     )
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,64 @@
+"""Evaluates the CRD's CEL rules as an API server does: each rule with `self` (and `oldSelf`) the object it is attached to.
+
+Values get CEL types from the schema, not from how JSON happens to write them: 2 in a number field is a double.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import celpy
+from celpy import celtypes
+from celpy.adapter import json_to_cel
+
+from asyncppo.api.crd import VALIDATIONS, crd
+from asyncppo.api.schema import Schema
+
+
+def spec_of_crd() -> Schema:
+    """The schema of `spec` in the CRD, with its rules."""
+    node: Schema = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    return node
+
+
+def refusals(spec: dict[str, Any], old: dict[str, Any] | None = None) -> list[str]:
+    """The messages of all rules that refuse `spec` (defaults filled in). With `old`: transition rules too."""
+    return list(_refusals(spec_of_crd_once(), spec, old))
+
+
+@cache
+def spec_of_crd_once() -> Schema:
+    """`spec_of_crd`, made once."""
+    return spec_of_crd()
+
+
+def _refusals(node: Schema, value: Any, old: Any) -> Iterator[str]:
+    for validation in node.get(VALIDATIONS, ()):
+        if "oldSelf" in validation["rule"] and old is None:
+            continue
+        names = {"self": _typed(node, value)}
+        if old is not None:
+            names["oldSelf"] = _typed(node, old)
+        outcome = _program(validation["rule"]).evaluate(names)
+        assert isinstance(outcome, celtypes.BoolType), f"{validation['rule']} gave {outcome!r}"
+        if not outcome:
+            yield validation["message"]
+    for name, child in node.get("properties", {}).items():
+        if isinstance(value, dict) and name in value:
+            yield from _refusals(child, value[name], old.get(name) if isinstance(old, dict) else None)
+
+
+@cache
+def _program(rule: str) -> Any:
+    environment = celpy.Environment()
+    return environment.program(environment.compile(rule))
+
+
+def _typed(node: Schema, value: Any) -> Any:
+    if "properties" in node:
+        # celpy cannot compare null with a number as API servers can: a nullable field that is null counts as absent here.
+        there = {name: child for name, child in value.items() if child is not None}
+        return celtypes.MapType({celtypes.StringType(k): _typed(node["properties"][k], v) for k, v in there.items()})
+    if node.get("type") == "number":
+        return celtypes.DoubleType(value)
+    return json_to_cel(value)

@@ -1,0 +1,105 @@
+"""What may change on a job: each field of the spec tried, in Python and in CEL; and the fingerprint over what may not."""
+
+from typing import Any
+
+import pytest
+
+from asyncppo.api.changes import CHANGEABLE, changes_refused, fixed_paths, job_fingerprint
+from asyncppo.api.schema import Schema, at, spec_schema
+from tests.unit.api.builders import another, leaves, spec, stored
+from tests.unit.api.cel import refusals
+
+LEAVES = list(leaves(spec_schema()))
+BASE: dict[str, Any] = {"algorithm.critic": {}, "model": {"builtin": {}, "pretrained": "some/model"}}
+"""Optional objects are there, so that each of their fields can be changed; rules are not looked at here."""
+
+
+def changeable(path: str) -> bool:
+    return any(path == may or path.startswith(f"{may}.") for may in CHANGEABLE)
+
+
+def transitions(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
+    """What the CEL rules say of the change alone."""
+    both = refusals(stored(new), stored(old))
+    return [message for message in both if message not in refusals(stored(new))]
+
+
+@pytest.mark.parametrize(("path", "node"), LEAVES, ids=[path for path, _ in LEAVES])
+def test_each_field_changes_or_is_refused(path: str, node: Schema) -> None:
+    value = another(node, _get(stored(BASE), path))
+    old, new = spec(BASE), spec(BASE | {path: value})
+    refused = changes_refused(old, new)
+    messages = transitions(BASE | {path: value}, BASE)
+    if path == "algorithm.updates":
+        assert [problem.path for problem in refused] == ["spec.algorithm.updates"]
+        assert len(messages) == 1
+    elif changeable(path):
+        assert refused == []
+        assert messages == []
+        assert job_fingerprint(new) == job_fingerprint(old)
+    else:
+        [problem] = refused
+        assert f"spec.{path}.".startswith(f"{problem.path}.")
+        assert "cannot change on a job that exists" in problem.what
+        assert len(messages) == 1
+        assert "cannot change on a job that exists" in messages[0]
+        assert job_fingerprint(new) != job_fingerprint(old)
+
+
+def _get(value: Any, path: str) -> Any:
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def test_updates_may_be_raised() -> None:
+    more = {"algorithm.updates": 11}
+    assert changes_refused(spec(), spec(more)) == []
+    assert transitions(more, {}) == []
+    assert job_fingerprint(spec()) == job_fingerprint(spec(more))
+
+
+def test_a_field_that_was_not_set_cannot_appear_nor_vanish() -> None:
+    one, other = {"rollout.engine.options": {"a": 1}}, {}
+    for old, new in ((one, other), (other, one)):
+        assert [problem.path for problem in changes_refused(spec(old), spec(new))] == ["spec.rollout.engine.options"]
+        assert len(transitions(new, old)) == 1
+
+
+def test_null_is_a_value_where_it_means_something() -> None:
+    off = {"algorithm.dualClip": None}
+    assert [problem.path for problem in changes_refused(spec(), spec(off))] == ["spec.algorithm.dualClip"]
+    assert len(transitions(off, {})) == 1
+    assert transitions(off, off) == []
+    assert job_fingerprint(spec(off)) != job_fingerprint(spec())
+
+
+def test_the_refusal_says_what_was_and_what_is() -> None:
+    [problem] = changes_refused(spec(), spec({"seed": 7}))
+    assert str(problem).startswith("spec.seed: cannot change on a job that exists (was 0, now 7); put the old value back")
+    [problem] = changes_refused(spec(), spec({"model.builtin": {"layers": 3, "heads": 8}}))
+    assert "(changed: builtin)" in problem.what
+
+
+def test_writing_a_default_out_is_no_change() -> None:
+    written = {"seed": 0, "sampling": {"topP": 1, "temperature": 1.0}, "environment.parameters": {}}
+    assert changes_refused(spec(), spec(written)) == []
+    assert job_fingerprint(spec()) == job_fingerprint(spec(written))
+    assert transitions(written, {}) == []
+
+
+def test_the_order_of_free_content_does_not_matter() -> None:
+    one, other = ({"environment.parameters": dict(pairs)} for pairs in ([("a", 1), ("b", 2)], [("b", 2), ("a", 1)]))
+    assert job_fingerprint(spec(one)) == job_fingerprint(spec(other))
+
+
+def test_fingerprints_stay_the_same_from_release_to_release() -> None:
+    """A run of an earlier release resumes only with the same fingerprint: change these only with a way to migrate."""
+    assert job_fingerprint(spec()) == "39a55f679f1e20f189371366854485c3f348fa1350d176a3fbc22f6ae946db00"
+    assert job_fingerprint(spec(BASE | {"algorithm.dualClip": None, "seed": 3})) == "210d0692474f0b51e0fa89cd51f7a5c5b1d0a3cf0a1618f164dd465f7ab67a3f"
+
+
+def test_changeable_paths_exist_and_fixed_ones_do_not_overlap_them() -> None:
+    for path in CHANGEABLE:
+        at(spec_schema(), path)
+    assert not [path for path in fixed_paths() if changeable(path)]
