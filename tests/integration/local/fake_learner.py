@@ -36,7 +36,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--listen", required=True)
     parser.add_argument("--token-file", type=Path, required=True)
-    parser.add_argument("--resume", action="store_true")
     parser.add_argument("--seconds-per-update", type=float, default=0.01)
     parser.add_argument("--crash-once-at", type=int, default=-1)
     parser.add_argument("--crash-always", action="store_true")
@@ -55,7 +54,7 @@ class Fake:
         self.updates = self.job["spec"]["algorithm"]["updates"]
         self.saved = self.directory / "checkpoints" / "update"
         self.saved.parent.mkdir(exist_ok=True)
-        self.update = int(self.saved.read_text()) if arguments.resume and self.saved.exists() else 0
+        self.update = int(self.saved.read_text()) if self.saved.exists() else 0
         self.phase = "Running"
         self.message = ""
         self.stopping = asyncio.Event()
@@ -157,7 +156,7 @@ async def main() -> None:
     arguments = parse()
     (arguments.directory / "ledger.db").touch()
     with (arguments.directory / "learner-starts").open("a") as file:
-        file.write("resume\n" if arguments.resume else "fresh\n")
+        file.write("again\n" if (arguments.directory / "checkpoints" / "update").exists() else "fresh\n")
     if arguments.bad_input:
         print("the checkpoint does not match spec.model", flush=True)
         sys.exit(2)

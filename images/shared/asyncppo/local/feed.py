@@ -76,10 +76,12 @@ class Feed:
         """Whether a role answers on /healthz."""
         return await self._open_route(self._addresses.of(role) + routes.HEALTHZ) is not None
 
-    @property
-    def rollout_time(self) -> dict[str, dict[str, float]]:
-        """Rollout → activity → seconds."""
-        return {name: clock.totals for name, clock in self.clocks.items()}
+    def rollout_time(self, alive: Mapping[str, float], concurrency: int) -> dict[str, dict[str, float]]:
+        """Rollout → activity → seconds of the worker: the mean over its `concurrency` episodes at once, and the rest as `idle`.
+
+        alive: seconds that each rollout's processes have run.
+        """
+        return {name: shares(clock.totals, alive.get(name, 0.0), concurrency) for name, clock in self.clocks.items()}
 
     async def _read_clock(self, name: str) -> None:
         text = await self._open_route(self._addresses.of(name) + routes.METRICS)
@@ -92,6 +94,14 @@ class Feed:
                 return await response.text() if response.status == 200 else None
         except (aiohttp.ClientError, TimeoutError, OSError):
             return None
+
+
+def shares(totals: Mapping[str, float], alive: float, concurrency: int) -> dict[str, float]:
+    """Seconds of one rollout by activity. Sampling and environment are summed over episodes, pauses and `alive` are the worker's."""
+    if not totals:
+        return {}
+    seconds = {name: total if name == "paused" else total / concurrency for name, total in totals.items()}
+    return {**seconds, "idle": max(0.0, alive - sum(seconds.values()))}
 
 
 async def fetch_status(client: WireClient, learner: str, timeout: float = ANSWER_TIMEOUT) -> LearnerStatus:

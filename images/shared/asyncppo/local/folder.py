@@ -51,11 +51,6 @@ class RunFolder:
         return self.root / "metrics.jsonl"
 
     @property
-    def ledger_file(self) -> Path:
-        """The learner's ledger; there once a learner has ever started."""
-        return self.root / "ledger.db"
-
-    @property
     def summary_file(self) -> Path:
         """The run's figures, written at the end."""
         return self.root / "summary.json"

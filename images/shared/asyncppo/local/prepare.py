@@ -58,8 +58,6 @@ def prepared(request: Request, coordinate: Coordinate) -> Iterator[LocalRun]:
             imports=request.home.resolve(),
             programs=request.programs,
             coordinate=coordinate,
-            # A run that was stopped before its learner ever wrote has nothing to go on from, and starts.
-            resume=before is not None and folder.ledger_file.exists(),
             patience=request.patience,
         )
 

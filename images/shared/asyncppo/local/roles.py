@@ -82,16 +82,15 @@ def _bound(port: int) -> socket.socket:
 
 
 def learner_program(
-    folder: RunFolder, addresses: Addresses, programs: Programs, environment: Mapping[str, str], resume: bool
+    folder: RunFolder, addresses: Addresses, programs: Programs, environment: Mapping[str, str]
 ) -> RoleProgram:
-    """The learner's command line."""
+    """The learner's command line. The same for a start and a restart: a learner goes on from what its folder holds."""
     command = [
         *programs.learner,
         *("--job", str(folder.job_file)),
         *("--directory", str(folder.root)),
         *("--listen", f"{HOST}:{addresses.learner}"),
         *("--token-file", str(folder.token_file)),
-        *(["--resume"] if resume else []),
     ]
     return RoleProgram(LEARNER, command, folder.log_file(LEARNER), environment)
 

@@ -76,7 +76,6 @@ class LocalRun:
     imports: Path
     programs: Programs
     coordinate: Coordinate
-    resume: bool
     patience: Patience = field(default_factory=Patience)
 
     async def execute(self, screen: Screen) -> Outcome:
@@ -134,13 +133,7 @@ class _Course:
     def _start_roles(self) -> None:
         run = self._run
         environment = role_environment(run.job, run.imports)
-
-        def learner(resume: bool) -> None:
-            first = learner_program(run.folder, run.addresses, run.programs, environment, resume)
-            again = learner_program(run.folder, run.addresses, run.programs, environment, resume=True)
-            self._supervisor.start(first, again)
-
-        learner(run.resume)
+        self._supervisor.start(learner_program(run.folder, run.addresses, run.programs, environment))
         for name in self._rollouts:
             self._supervisor.start(rollout_program(run.folder, run.addresses, run.programs, environment, name))
 
@@ -288,7 +281,9 @@ class _Course:
             phase=phase,
             message=message,
             status=self._feed.status,
-            rollout_time=self._feed.rollout_time,
+            rollout_time=self._feed.rollout_time(
+                {name: self._supervisor.alive(name) for name in self._rollouts}, self._run.job.spec.rollout.concurrency
+            ),
             restarts=self._supervisor.restarts_by_role,
             words=words or [],
             log_file=self._run.folder.log_file(role) if role and role != "coordinator" else None,

@@ -60,6 +60,7 @@ class _Kept:
     state: str = "starting"
     note: str = ""
     stopping: bool = False
+    lived: float = 0.0
     process: RoleProcess | None = None
     task: asyncio.Task[None] | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -83,11 +84,11 @@ class Supervisor:
         """Start the warden; before any role."""
         await self._warden.start()
 
-    def start(self, program: RoleProgram, resumed: RoleProgram | None = None) -> None:
-        """Start a role. `resumed`, when given, is what a restart runs instead."""
+    def start(self, program: RoleProgram) -> None:
+        """Start a role and keep it running."""
         kept = _Kept(program)
         self._roles[program.name] = kept
-        kept.task = asyncio.create_task(self._keep(kept, resumed or program), name=program.name)
+        kept.task = asyncio.create_task(self._keep(kept), name=program.name)
         kept.task.add_done_callback(self._report_bug)
 
     def count_failure(self, role: str, reason: str, words: list[str], status: int = 1) -> bool:
@@ -119,6 +120,10 @@ class Supervisor:
         """Seconds that the role's present process has been running; None when it has none."""
         process = self._roles[role].process
         return None if process is None else time.monotonic() - process.started
+
+    def alive(self, role: str) -> float:
+        """Seconds that the role's processes have run in all."""
+        return self._roles[role].lived + (self.age(role) or 0.0)
 
     def kill(self, role: str, note: str) -> None:
         """SIGKILL a role's group; it is restarted like after a crash."""
@@ -162,7 +167,7 @@ class Supervisor:
             await asyncio.wait(tasks)
         await self._warden.stop()
 
-    async def _keep(self, kept: _Kept, resumed: RoleProgram) -> None:
+    async def _keep(self, kept: _Kept) -> None:
         program = kept.program
         while not kept.stopping:
             try:
@@ -175,6 +180,7 @@ class Supervisor:
                     kept.process.terminate()
                 status = await kept.process.wait()
                 reason = kept.note or exit_in_words(status)
+            kept.lived += self.age(program.name) or 0.0
             kept.process = None
             kept.note = ""
             if kept.stopping:
@@ -185,7 +191,7 @@ class Supervisor:
                 break
             kept.state, kept.note = "restarting", reason
             await self._pause(kept)
-            program, kept.note = resumed, ""
+            kept.note = ""
         kept.state = "stopped"
 
     def _report_bug(self, task: asyncio.Task[None]) -> None:

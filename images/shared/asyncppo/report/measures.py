@@ -202,7 +202,8 @@ class UpdateMetrics(Measure, frozen=True, kw_only=True):
 
 
 class Summary(Measure, frozen=True, kw_only=True):
-    """summary.json. phase: Complete, Failed, Stopped. time: role → activity → seconds (a rollout's are summed over its episodes)."""
+    """summary.json. phase: Complete, Failed, Stopped. time: role → activity → seconds
+    (a rollout's: the mean over the episodes it runs at once)."""
 
     job: str
     phase: str

@@ -24,6 +24,7 @@ COLORS = {
     "sampling": BLUE,
     "environment": GREEN,
     "paused": ORANGE,
+    "idle": "#eef1f4",
 }
 """Activities that have a colour of their own; the same colour means the same kind of thing in every role."""
 EXPONENT_LIMIT = 12
@@ -200,7 +201,7 @@ def _time(panel: Any, time: Mapping[str, Mapping[str, float]]) -> None:
             share = spent[name] / total
             panel.barh(row, share, left=left, height=0.58, color=colors[name], edgecolor="white", linewidth=1.0)
             if share >= 0.07:
-                shade = "white" if name not in ("Batch", "Nothing") else INK
+                shade = "white" if name not in ("Batch", "Nothing", "idle") else INK
                 panel.text(left + share / 2, row, f"{share:.0%}", ha="center", va="center", fontsize=9, color=shade)
             left += share
     panel.set_yticks(range(len(roles)), [role for role, _ in roles], fontsize=10, color=INK)
@@ -236,5 +237,7 @@ def _legend(colors: Mapping[str, str]) -> list[Any]:
 
     labels: dict[str, list[str]] = {}
     for name, color in colors.items():
-        labels.setdefault(color, []).append(LABELS.get(name, name.lower()))
+        labels.setdefault(color, [])
+        if LABELS.get(name, name.lower()) not in labels[color]:
+            labels[color].append(LABELS.get(name, name.lower()))
     return [Patch(facecolor=color, label=" / ".join(names)) for color, names in labels.items()]

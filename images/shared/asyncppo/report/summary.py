@@ -24,7 +24,7 @@ def summarize(
 ) -> Summary:
     """The run's summary. `status` is the last that the learner told, None when it never said anything.
 
-    phase: Complete, Failed or Stopped. rollout_time: rollout → activity → seconds, summed over its episodes.
+    phase: Complete, Failed or Stopped. rollout_time: rollout → activity → seconds.
     """
     strategy = job.spec.old_logits.strategy
     if status is None:

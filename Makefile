@@ -1,0 +1,75 @@
+# What a person types. `make demo` and `make test` are all a fresh machine needs; each sets .venv up first.
+#
+#   make setup [TORCH_INDEX=URL] [CONSTRAINTS=FILE] [PIP_ARGS=…] [PYTHON=python3.12]
+#   make demo  [DEMO_ARGS="--updates 50 --seed 3"]
+#   make test  [PYTEST_ARGS="-k ledger"]
+
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+TORCH_INDEX ?=
+PIP_ARGS ?=
+EXTRAS ?= runtime,local,operator,reasoning-gym,dev
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.setup
+# What .venv is made from, here and now: another value makes it anew.
+SETTINGS := $(shell cat pyproject.toml $(CONSTRAINTS) | cksum) $(EXTRAS) $(TORCH_INDEX) $(PIP_ARGS)
+INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check \
+	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(PIP_ARGS)
+PACKAGES := images/shared/asyncppo images/runtime/asyncppo_runtime operator/asyncppo_operator
+# Modules that write a file of the repository from the code, and can check that it is up to date.
+GENERATORS := $(shell grep -lE '^    generated_file_main.[A-Z]' -r images operator --include='*.py' | sort)
+# Tests that need more than this machine have targets of their own.
+NOT_HERE := not vllm and not cluster and not faults
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint drift unit bench generate clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 16
+
+setup:  ## .venv with the `asyncppo` command, for training on this machine
+	@if [ "$$(cat $(STAMP) 2>/dev/null)" != '$(SETTINGS)' ]; then \
+		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "asyncppo needs Python 3.11 or newer; set PYTHON=…")' && \
+		echo 'Setting up $(VENV) (once; some minutes)' && \
+		{ [ -x $(PY) ] || $(PYTHON) -m venv $(VENV); } && \
+		$(INSTALL) --editable '.[$(EXTRAS)]' && \
+		echo '$(SETTINGS)' > $(STAMP); \
+	fi
+
+demo: setup  ## train an agent to guess numbers and look at the report
+	$(VENV)/bin/asyncppo run examples/guess-number.yaml --output runs/demo-$$(date +%Y%m%d-%H%M%S) $(DEMO_ARGS)
+
+test: lint drift unit  ## everything that can be tested on one machine
+
+lint: setup
+	$(VENV)/bin/ruff check --output-format concise .
+	$(VENV)/bin/ruff format --check --quiet .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
+
+drift: setup  ## whether the generated files are up to date
+	@for file in $(GENERATORS); do \
+		module=$$(echo $${file%.py} | sed -E 's,^(images/[a-z]+|operator)/,,; s,/,.,g'); \
+		$(PY) -m $$module --check || exit 1; \
+	done
+	@$(PY) -m asyncppo.metrics.document --check docs/metrics.md
+
+generate: setup  ## write the generated files anew
+	@for file in $(GENERATORS); do \
+		module=$$(echo $${file%.py} | sed -E 's,^(images/[a-z]+|operator)/,,; s,/,.,g'); \
+		$(PY) -m $$module --write || exit 1; \
+	done
+	@$(PY) -m asyncppo.metrics.document docs/metrics.md
+
+unit: setup
+	$(PY) -m pytest -q -m '$(NOT_HERE)' tests/unit tests/integration $(PYTEST_ARGS)
+
+bench: setup  ## asynchronous against synchronous training
+	$(PY) -m benchmarks.overlap
+
+clean:  ## remove .venv and caches; runs/ stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,123 @@
+"""Trajectories as a person reads them: the listing, and one token by token. Owns the layout; does not own reading them.
+
+Needs rich (the `local` extra).
+"""
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from asyncppo.report.trajectories import Listing, SegmentView, TokenView, TrajectoryLine, TrajectoryView
+
+QUIET = "bright_black"
+GOOD, BAD, CAUTION = "green", "red", "yellow"
+FATES = {"Trained": GOOD, "Discarded": CAUTION}
+MODEL, ENVIRONMENT = "bold cyan", "default"
+
+
+def render_listing(listing: Listing) -> RenderableType:
+    """The newest trajectories as a table."""
+    table = Table(box=None, padding=(0, 1), header_style=QUIET, pad_edge=False)
+    for name in ("id", "group", "reward", "tokens", "versions", "stale"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("ended", no_wrap=True)
+    table.add_column("fate", no_wrap=True)
+    for line in listing.trajectories:
+        table.add_row(
+            str(line.id), str(line.group), f"{line.reward:.2f}", str(line.tokens), _versions(line),
+            "" if line.staleness is None else str(line.staleness), line.end_reason, _fate(line),
+        )  # fmt: skip
+    head = Text.assemble(
+        (listing.job, "bold"),
+        f": {listing.received:,} trajectories",
+        (f", the newest {len(listing.trajectories)}", QUIET),
+    )
+    return Group(head, Text(), table)
+
+
+def render_trajectory(view: TrajectoryView) -> RenderableType:
+    """One trajectory: what it is, its text, its tokens."""
+    parts: list[RenderableType] = [_heading(view), Text()]
+    if view.pruned:
+        parts.append(Text("Its tokens are no longer kept: no checkpoint needs them any more.", style=CAUTION))
+    else:
+        parts += [_colored_text(view), Text(), _tokens(view.tokens)]
+    if view.segments:
+        parts += [Text(), _segments(view.segments)]
+    return Group(*parts)
+
+
+def _heading(view: TrajectoryView) -> Text:
+    line = view.line
+    text = Text.assemble(
+        ("trajectory ", QUIET), (str(line.id), "bold"), (f"  group {line.group}  attempt {view.attempt}", QUIET),
+        (f"  sampled by {line.member}\n", QUIET),
+        ("reward ", QUIET), (f"{line.reward:.3f}", "bold"), ("  ended ", QUIET), line.end_reason or "not yet",
+        ("  turns ", QUIET), str(view.turns), ("  versions ", QUIET), _versions(line), "  ",
+    )  # fmt: skip
+    text.append_text(_fate(line))
+    if line.staleness is not None:
+        text.append(f" into version {view.trained_version}, staleness {line.staleness}", style=QUIET)
+    if view.error:
+        text.append(f"\n{view.error}", style=BAD)
+    return text
+
+
+def _colored_text(view: TrajectoryView) -> Text:
+    """The text, what the model said in colour. Decoded token by token, so that colours and words meet."""
+    text = Text("text  ", style=QUIET)
+    for token in view.tokens:
+        text.append(f"{token.text} ", style=MODEL if token.role == "model" else ENVIRONMENT)
+    return text
+
+
+def _tokens(tokens: list[TokenView]) -> Table:
+    table = Table(box=None, padding=(0, 1), header_style=QUIET, pad_edge=False)
+    table.add_column("#", justify="right", style=QUIET)
+    table.add_column("id", justify="right")
+    table.add_column("text", no_wrap=True, max_width=24)
+    table.add_column("role", no_wrap=True)
+    table.add_column("version", justify="right")
+    table.add_column("rollout log-p", justify="right", no_wrap=True)
+    table.add_column("old log-p", justify="right", no_wrap=True)
+    table.add_column("mask", justify="center")
+    for at, token in enumerate(tokens):
+        model = token.role == "model"
+        table.add_row(
+            str(at), str(token.id), Text(repr(token.text)[1:-1], style=MODEL if model else ENVIRONMENT), token.role,
+            "" if token.version is None else str(token.version), _number(token.behavior_logprob),
+            _number(token.old_logprob), Text("✓", style=GOOD) if token.mask else Text("·", style=QUIET),
+        )  # fmt: skip
+    return table
+
+
+def _segments(segments: list[SegmentView]) -> Table:
+    table = Table(box=None, padding=(0, 1), header_style=QUIET, pad_edge=False)
+    for name in ("segment", "tokens", "version"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("sampled from weights", "scored by weights", "how"):
+        table.add_column(name, no_wrap=True)
+    for segment in segments:
+        same = segment.scorer_version == segment.version and bool(segment.scorer_hash)
+        table.add_row(
+            str(segment.index), f"{segment.start}–{segment.end - 1}", str(segment.version), segment.weights_hash[:16],
+            Text(segment.scorer_hash[:16] or "not scored", style=GOOD if same else CAUTION),
+            segment.kind or f"{segment.state.lower()} {segment.reason}".strip(),
+        )  # fmt: skip
+    return table
+
+
+def _versions(line: TrajectoryLine) -> str:
+    if line.versions is None:
+        return ""
+    oldest, newest = line.versions
+    return str(oldest) if oldest == newest else f"{oldest}–{newest}"
+
+
+def _fate(line: TrajectoryLine) -> Text:
+    words = f"{line.fate.lower()} ({line.reason})" if line.reason else line.fate.lower()
+    return Text(words, style=FATES.get(line.fate, ""))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
