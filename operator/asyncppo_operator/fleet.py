@@ -12,7 +12,7 @@ import aiohttp
 from asyncppo_operator import names
 from asyncppo_operator.children import Children, Key
 from asyncppo_operator.cluster import Cluster
-from asyncppo_operator.errors import ApiError
+from asyncppo_operator.errors import ApiError, NotFoundError
 from asyncppo_operator.informer import Informer
 from asyncppo_operator.kinds import BUDGET, JOB, POD, STATEFUL_SET
 from asyncppo_operator.plan.planner import Facts
@@ -50,7 +50,9 @@ class Fleet:
         return list(self._settings.namespaces) or [None]
 
     async def start(self) -> None:
-        """Learn what the API server serves, begin to watch children. Raises ApiError when it does not answer at all."""
+        """Learn what the API server serves, begin to watch children. ApiError when it does not answer, or does not know the jobs' kind."""
+        if not await self._cluster.serves(JOB):
+            raise NotFoundError(f"the API server does not serve {JOB.api_version} {JOB.plural}: apply the CRDs")
         served = "policy/v1" if await self._cluster.serves(BUDGET) else "policy/v1beta1"
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         self._tools = Tools(

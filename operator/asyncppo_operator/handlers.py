@@ -24,7 +24,7 @@ def registry(fleet: Fleet) -> kopf.OperatorRegistry:
         return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=made)
-    def job(event: Mapping[str, Any], **_: Any) -> None:
+    async def job(event: Mapping[str, Any], **_: Any) -> None:
         raw = dict(event["object"])
         if event["type"] == "DELETED":
             metadata = raw["metadata"]
@@ -41,13 +41,13 @@ def settings() -> kopf.OperatorSettings:
     made.scanning.disabled = True  # no right to list namespaces or CRDs is needed
     made.posting.enabled = False  # events are ours
     made.posting.reporting_component = names.FIELD_MANAGER
-    made.networking.request_timeout = 30.0
-    made.networking.connect_timeout = 10.0
-    made.watching.server_timeout = 300.0
-    made.watching.client_timeout = 310.0
+    made.networking.request_timeout = 30
+    made.networking.connect_timeout = 10
+    made.watching.server_timeout = 300
+    made.watching.client_timeout = 310
     made.watching.reconnect_backoff = 1.0
     made.queueing.worker_limit = 50
-    made.execution.default_backoff = 15.0
+    made.execution.default_backoff = 15
     # never written by this operator; set all the same, for a later handler must not take kopf's own names
     made.persistence.finalizer = f"{names.DOMAIN}/operator"
     made.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=names.DOMAIN)

@@ -21,7 +21,7 @@ from asyncppo_operator import handlers, health
 from asyncppo_operator.cluster import Cluster
 from asyncppo_operator.errors import ApiError, SettingsError
 from asyncppo_operator.fleet import Fleet
-from asyncppo_operator.kinds import POD, STATEFUL_SET
+from asyncppo_operator.kinds import JOB, POD, STATEFUL_SET
 from asyncppo_operator.lease import Election
 from asyncppo_operator.mirror import JobMirror
 from asyncppo_operator.settings import Settings, load
@@ -45,9 +45,12 @@ async def run(settings: Settings, stop: asyncio.Event) -> int:
         election = Election(cluster, settings.namespace, own.name, identity, own.duration_seconds, telemetry)
 
         def unready() -> str:
-            return health.unready(telemetry, (POD.kind, STATEFUL_SET.kind), own.enabled and not election.leading)
+            return health.unready(telemetry, (JOB.kind, POD.kind, STATEFUL_SET.kind), own.enabled and not election.leading)
 
-        runner = await health.serve(settings.listen, registry, unready)
+        try:
+            runner = await health.serve(settings.listen, registry, unready)
+        except OSError as error:
+            raise SettingsError(f"cannot listen on {settings.listen}: {error.strerror}; set `listen` to a free port") from error
         try:
             if own.enabled and not await _first(election.acquire(), stop):
                 return 0
@@ -127,12 +130,10 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=options.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("kopf").setLevel("WARNING")
     try:
-        settings = load(options.config)
+        return asyncio.run(_with_signals(load(options.config)))
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    try:
-        return asyncio.run(_with_signals(settings))
     except ApiError as error:
         sys.stderr.write(f"{error}\n")
         return 1
