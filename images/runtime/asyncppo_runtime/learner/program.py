@@ -198,7 +198,7 @@ class LearnerProgram:
         self._finished = True
         deadline = time.monotonic() + FAREWELL_SECONDS
         while time.monotonic() < deadline and (await ledger(Ledger.totals)).in_flight:
-            await changed.wait(0.2)
+            await changed.wait(changed.tick, 0.2)
 
     async def _keep_house(self, ledger: OwnThread[Ledger], board: Board, changed: Notice) -> None:
         while True:
@@ -210,7 +210,7 @@ class LearnerProgram:
 
 async def _until_announced(ledger: OwnThread[Ledger], changed: Notice) -> None:
     while (await ledger(Ledger.view)).unannounced:
-        await changed.wait(0.5)
+        await changed.wait(changed.tick, 0.5)
 
 
 async def _history(ledger: OwnThread[Ledger]) -> list[UpdateMetrics]:

@@ -46,11 +46,12 @@ class Synchronization:
         """At once when a sync is wanted or open or the job is over, else at the first such moment within `wait` seconds."""
         deadline = time.monotonic() + wait
         while True:
+            tick = self._changed.tick
             view = await self._look()
             left = deadline - time.monotonic()
             if view.wanted or view.open or view.finished or left <= 0:
                 return view
-            await self._changed.wait(min(left, 1.0))
+            await self._changed.wait(tick, min(left, 1.0))
 
     async def begin(self, call: Begin) -> SyncView:
         """Compare-and-set of the epoch. 409 NotWanted when there is nothing to sync for."""
@@ -69,6 +70,8 @@ class Synchronization:
             await self._training.score_unscored(view.announced)
             gaps = await self._ledger(Ledger.manifest_gaps, call.manifests)
             missing = [*gaps.unrecorded, *gaps.unscored, *gaps.conflicting]
+            if self._training.failure is not None:
+                raise RefusedError(409, "JobFailed", str(self._training.failure))
             if missing:
                 raise RefusedError(
                     409, "ManifestIncomplete", f"{len(missing)} segments are not scored, the first is {missing[0]}"

@@ -116,13 +116,14 @@ class Training:
             self._changed.ring()
             with self._stopwatch.during("Sync"):
                 while self._pending is not None and self.failure is None:
-                    await self._changed.wait(LOOK_AGAIN_SECONDS)
+                    await self._changed.wait(self._changed.tick, LOOK_AGAIN_SECONDS)
         if self.failure is not None:
             raise self.failure
 
     async def _next_batch(self) -> Selection:
         algorithm, staleness = self._spec.algorithm, self._spec.staleness
         while self.failure is None:
+            tick = self._changed.tick
             groups = await self._live_groups()
             selection = select_batch(
                 groups, self._publication.version, algorithm.batch_groups, staleness.max_versions, staleness.action
@@ -139,7 +140,7 @@ class Training:
                 if scored:
                     continue
             with self._stopwatch.during("Straggler" if selection.stragglers and not selection.missing else "Batch"):
-                await self._changed.wait(LOOK_AGAIN_SECONDS)
+                await self._changed.wait(tick, LOOK_AGAIN_SECONDS)
         return Selection((), (), (), 0)
 
     async def _live_groups(self) -> list[GroupState]:
@@ -189,7 +190,7 @@ class Training:
                     await self._fence_sender(lease_id)
             await self._ledger(Ledger.discard_segments, keys, reason, time.monotonic())
         if outcome.unavailable:
-            raise OldLogitsError(outcome.unavailable)
+            self.fail(OldLogitsError(outcome.unavailable))
 
     async def _fence_sender(self, lease_id: int) -> None:
         sender = await self._ledger(Ledger.trajectory, lease_id)
@@ -205,7 +206,7 @@ class Training:
             left = deadline - time.monotonic()
             if left <= 0 or self.failure is not None:
                 return False
-            await self._changed.wait(min(left, LOOK_AGAIN_SECONDS))
+            await self._changed.wait(self._changed.tick, min(left, LOOK_AGAIN_SECONDS))
         async with self._trainer_lock:
             pending = self._pending
             if pending is None or pending.stepped:
