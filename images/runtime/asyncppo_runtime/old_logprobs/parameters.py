@@ -17,7 +17,7 @@ def borrowed(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[nn.Mod
     Only the storage each parameter and buffer points to is exchanged: parameter objects, their gradients and the optimizer's state
     stay as they are, and leaving the context puts the very same storage back, also after an error. Tensors are cast to the
     model's dtypes.
-    No graph of the model may be alive inside (backward would see the wrong values). Raises HeldWeightsError for names or shapes that differ.
+    No graph of the model may be alive inside (backward would see the wrong values). HeldWeightsError for names or shapes that differ.
     """
     live = policy_tensors(model)
     if live.keys() != tensors.keys():
