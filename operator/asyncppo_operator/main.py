@@ -45,12 +45,16 @@ async def run(settings: Settings, stop: asyncio.Event) -> int:
         election = Election(cluster, settings.namespace, own.name, identity, own.duration_seconds, telemetry)
 
         def unready() -> str:
-            return health.unready(telemetry, (JOB.kind, POD.kind, STATEFUL_SET.kind), own.enabled and not election.leading)
+            return health.unready(
+                telemetry, (JOB.kind, POD.kind, STATEFUL_SET.kind), own.enabled and not election.leading
+            )
 
         try:
             runner = await health.serve(settings.listen, registry, unready)
         except OSError as error:
-            raise SettingsError(f"cannot listen on {settings.listen}: {error.strerror}; set `listen` to a free port") from error
+            raise SettingsError(
+                f"cannot listen on {settings.listen}: {error.strerror}; set `listen` to a free port"
+            ) from error
         try:
             if own.enabled and not await _first(election.acquire(), stop):
                 return 0

@@ -1,10 +1,9 @@
-"""Asks a job's learner how it is: GET /v1/status every few seconds, POST /v1/stop when the job is suspended.
+"""Asks a job's learner how it is: GET /v1/status every few seconds.
 
 Owns the newest answer and why there is none. Does not own what follows from it.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 
@@ -18,8 +17,6 @@ ANSWER_SECONDS = 5.0
 SILENT_SECONDS = 30.0
 LARGEST_ANSWER = 4 << 20
 
-log = logging.getLogger(__name__)
-
 
 class LearnerProbe:
     """One job's learner. `heard()` is called after every answer and after every failure."""
@@ -31,7 +28,6 @@ class LearnerProbe:
         self._task: asyncio.Task[None] | None = None
         self._base = ""
         self._token = ""
-        self._stopping: asyncio.Task[None] | None = None
         self._answered_at = 0.0
         self.status: LearnerStatus | None = None
         self.error = ""
@@ -60,17 +56,11 @@ class LearnerProbe:
             return
         self._task = asyncio.create_task(self._ask_for_ever(), name=f"probe {base}")
 
-    def stop_learner(self) -> None:
-        """Ask the learner to checkpoint and stop, unless that is under way. Safe to repeat."""
-        if self._base and (self._stopping is None or self._stopping.done()):
-            self._stopping = asyncio.create_task(self._stop(), name=f"stop {self._base}")
-
     def close(self) -> None:
         """No more questions."""
-        for task in (self._task, self._stopping):
-            if task is not None:
-                task.cancel()
-        self._task = self._stopping = None
+        if self._task is not None:
+            self._task.cancel()
+        self._task = None
 
     async def _ask_for_ever(self) -> None:
         while True:
@@ -93,15 +83,3 @@ class LearnerProbe:
         ) as response:
             response.raise_for_status()
             return msgspec.json.decode(await response.content.read(LARGEST_ANSWER), type=LearnerStatus)
-
-    async def _stop(self) -> None:
-        try:
-            async with self._session.post(
-                self._base + routes.STOP,
-                json={},
-                headers={"Authorization": f"Bearer {self._token}"},
-                timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS),
-            ) as response:
-                response.raise_for_status()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            log.warning("could not ask %s to stop: %s %s", self._base, type(error).__name__, error)

@@ -223,7 +223,7 @@ class JobLoop:
         if memory.phase not in FINAL:
             memory = count_failures(memory, pods)
         timing = self._tools.settings.timing
-        return decide(job.spec, memory, self.probe.current, len(pods), datetime.now(UTC), timing)
+        return decide(job.spec, memory, self.probe.current, pods, datetime.now(UTC), timing)
 
     async def _do(self, job: AsyncPPOJob, decision: Decision) -> None:
         """Carry out the plan. What an end asks for waits for the next turn: its status is stored by then."""
@@ -235,8 +235,6 @@ class JobLoop:
         self._new = False
         if afresh:
             self._afresh_at = now
-        if wanted.stop:
-            self.probe.stop_learner()
         again = await self._shortfalls.look(self._desired(job, decision), observed.pods, children.sets(self.key))
         if again is not None:
             self._look_in(again)
@@ -256,8 +254,7 @@ class JobLoop:
         self.coordination.aim(base, token, job)
 
     def _desired(self, job: AsyncPPOJob, decision: Decision) -> dict[Role, int]:
-        running = decision.target in (Target.RUN, Target.STOP)
-        return {role: replicas(job, role) if running else 0 for role in roles(job)}
+        return {role: replicas(job, role, decision.target) for role in roles(job)}
 
     def _situation(
         self, job: AsyncPPOJob | None, decision: Decision | None, problem: Problem | None, settled: bool = True

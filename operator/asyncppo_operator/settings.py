@@ -59,7 +59,7 @@ class Timing(ApiModel):
     grace_seconds: Seconds = 60.0
     """What a pod gets to drain before it is killed (terminationGracePeriodSeconds)."""
     stop_seconds: Seconds = 120.0
-    """What a learner gets to checkpoint when its job is suspended."""
+    """How long a suspended job's learner waits for the other pods to hand over what they have."""
     retry_seconds: Seconds = 1.0
     """First wait after a failed reconcile; doubles."""
     retry_limit_seconds: Seconds = 60.0

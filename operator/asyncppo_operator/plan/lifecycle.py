@@ -3,6 +3,7 @@
 Owns suspend, deadline, backoff, end and time-to-live. Does not own the objects (`planner.py`) nor how a phase is told (`status.py`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -13,17 +14,18 @@ from asyncppo.report.measures import LearnerStatus
 from asyncppo_operator.memory import FINAL, Failure, Memory
 from asyncppo_operator.names import Role
 from asyncppo_operator.settings import Timing
+from asyncppo_operator.views import PodView
 
 
 class Target(StrEnum):
     """What the job's pods should be.
 
-    RUN: as many as the spec says. STOP: as they are, the learner is asked to checkpoint and stop. IDLE: none, objects stay. GONE: none,
-    the workloads are deleted. DELETED: the job itself is.
+    RUN: as many as the spec says. DRAIN: only the learner, so that the others can hand over what they have. IDLE: none, objects stay.
+    GONE: none, the workloads are deleted. DELETED: the job itself is.
     """
 
     RUN = "Run"
-    STOP = "Stop"
+    DRAIN = "Drain"
     IDLE = "Idle"
     GONE = "Gone"
     DELETED = "Deleted"
@@ -40,19 +42,15 @@ class Decision:
     again: float | None = None
 
 
-# A learner that reports one of these has nothing left to do.
-STOPPED = frozenset({"Suspended", "Complete", "Failed"})
-
-
 def decide(
     spec: AsyncPPOJobSpec,
     memory: Memory,
     learner: LearnerStatus | None,
-    pods: int,
+    pods: Sequence[PodView],
     now: datetime,
     timing: Timing,
 ) -> Decision:
-    """The next phase. `learner`: its newest answer, None when it does not answer. `pods`: how many exist. Failures are counted already."""
+    """The next phase. `learner`: its newest answer, None when it does not answer. `pods`: all that exist. Failures are counted already."""
     if memory.phase in FINAL:
         return _over(spec, memory, now)
     if learner is not None and learner.phase == "Complete":
@@ -65,7 +63,7 @@ def decide(
         text = f"{memory.total_failures} failures, backoffLimit is {spec.backoff_limit}"
         return _fail(memory, "BackoffLimitExceeded", text, memory.first_failure, now)
     if spec.suspend:
-        return _suspend(memory, learner, pods, now, timing)
+        return _suspend(memory, pods, now, timing)
     memory = replace(memory, suspending=None)
     if memory.started is None:
         memory = replace(memory, started=now)
@@ -89,21 +87,22 @@ def _go_on(memory: Memory, learner: LearnerStatus | None, again: float | None) -
     return Decision(Target.RUN, replace(memory, phase=Phase.PENDING), "Starting", text, again)
 
 
-def _suspend(memory: Memory, learner: LearnerStatus | None, pods: int, now: datetime, timing: Timing) -> Decision:
+def _suspend(memory: Memory, pods: Sequence[PodView], now: datetime, timing: Timing) -> Decision:
+    """Rollouts go first and hand over what they have; then the learner, which writes a checkpoint when it is told to end."""
     memory = replace(memory, started=None)
-    if pods == 0:
+    if not pods:
         kept = replace(memory, phase=Phase.SUSPENDED, suspending=None)
         return Decision(Target.IDLE, kept, "Suspended", "no pods; the ledger and the checkpoints are kept")
     if memory.phase is Phase.SUSPENDED:
-        # pods that go, or that came back against our wish
-        return Decision(Target.IDLE, memory, "Suspended", f"{pods} pods are ending")
+        return Decision(Target.IDLE, memory, "Suspended", f"{len(pods)} pods are ending")
     since = memory.suspending or now
     memory = replace(memory, phase=Phase.SUSPENDING, suspending=since)
+    workers = sum(pod.role is not Role.LEARNER for pod in pods)
     left = timing.stop_seconds - (now - since).total_seconds()
-    if learner is None or learner.phase in STOPPED or left <= 0:
-        return Decision(Target.IDLE, memory, "Suspending", "the learner has stopped; pods are ending")
-    text = "the learner writes a checkpoint and stops"
-    return Decision(Target.STOP, memory, "Suspending", text, left)
+    if workers == 0 or left <= 0:
+        return Decision(Target.IDLE, memory, "Suspending", "the learner writes a checkpoint and ends")
+    text = f"{workers} workers hand over what they have; the learner ends after them"
+    return Decision(Target.DRAIN, memory, "Suspending", text, left)
 
 
 def _deadline(spec: AsyncPPOJobSpec, memory: Memory) -> datetime | None:

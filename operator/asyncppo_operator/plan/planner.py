@@ -32,15 +32,13 @@ class Ref:
 class Plan:
     """apply: in this order, server-side. once: created if absent, never changed. delete: if there. restart: outdated pods.
 
-    stop: the learner is to checkpoint and stop. coordinate: a coordinator should run. delete_job: the job's time-to-live is over.
+    delete_job: the job's time-to-live is over.
     """
 
     apply: Sequence[Object] = ()
     once: Sequence[Object] = ()
     delete: Sequence[Ref] = ()
     restart: Sequence[str] = ()
-    stop: bool = False
-    coordinate: bool = False
     delete_job: bool = False
 
 
@@ -68,8 +66,10 @@ def roles(job: AsyncPPOJob) -> list[Role]:
     return found
 
 
-def replicas(job: AsyncPPOJob, role: Role) -> int:
-    """How many pods the spec asks for."""
+def replicas(job: AsyncPPOJob, role: Role, target: Target) -> int:
+    """How many pods there should be."""
+    if target is not Target.RUN and not (target is Target.DRAIN and role is Role.LEARNER):
+        return 0
     return {
         Role.LEARNER: 1,
         Role.ROLLOUT: job.spec.rollout.replicas,
@@ -86,9 +86,8 @@ def plan(job: AsyncPPOJob, target: Target, observed: Observed, settings: Setting
     objects = _base_objects(job)
     if settings.network_policy.enabled:
         objects.append(workloads.network_policy(job, settings))
-    running = target in (Target.RUN, Target.STOP)
     for role in roles(job):
-        count = replicas(job, role) if running else 0
+        count = replicas(job, role, target)
         objects.append(workloads.service(job, role))
         objects.append(workloads.disruption_budget(job, role, observed.facts.budget_api))
         objects.append(workloads.stateful_set(job, role, count, settings))
@@ -96,8 +95,6 @@ def plan(job: AsyncPPOJob, target: Target, observed: Observed, settings: Setting
         apply=[_owned(job, manifest) for manifest in objects],
         once=[_owned(job, identity.token_secret(job, observed.token))],
         restart=_outdated(job, observed.pods) if target is Target.RUN else (),
-        stop=target is Target.STOP,
-        coordinate=running,
     )
 
 

@@ -26,6 +26,7 @@ MODULES = {
 # A GPU process group shares tensors through /dev/shm; a container's own is 64 MB.
 SHM_GPU = "16Gi"
 SHM_CPU = "1Gi"
+GRACE_MARGIN = 5.0
 
 
 def role_spec(job: AsyncPPOJob, role: Role) -> RoleSpec:
@@ -109,7 +110,7 @@ def _container(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
         "image": spec.image or default_image(settings, role),
         "imagePullPolicy": settings.images.pull_policy,
         "command": ["python", "-m", MODULES[role]],
-        "args": _arguments(job, role),
+        "args": _arguments(job, role, settings),
         "env": _environment(),
         "ports": [{"name": names.PORT_NAME, "containerPort": names.PORT, "protocol": "TCP"}],
         "securityContext": {
@@ -126,7 +127,7 @@ def _container(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
             {"name": "shm", "mountPath": "/dev/shm"},
             {"name": "data", "mountPath": names.DATA_DIRECTORY},
         ],
-        **_probes(role),
+        **_probes(),
     }
     resources = {
         key: dict(value)
@@ -144,7 +145,7 @@ def default_image(settings: Settings, role: Role) -> str:
     return {Role.LEARNER: images.learner, Role.ROLLOUT: images.rollout, Role.OLD_LOGIT: images.old_logit}[role]
 
 
-def _arguments(job: AsyncPPOJob, role: Role) -> list[str]:
+def _arguments(job: AsyncPPOJob, role: Role, settings: Settings) -> list[str]:
     common = [
         "--job", names.JOB_FILE,
         "--directory", names.DATA_DIRECTORY,
@@ -153,12 +154,16 @@ def _arguments(job: AsyncPPOJob, role: Role) -> list[str]:
     ]  # fmt: skip
     if role is Role.LEARNER:
         return common
-    return [
+    worker = [
         *common,
         "--learner", names.learner_url(job.metadata.name),
         "--advertise", f"http://$(POD_IP):{names.PORT}",
         "--name", "$(POD_NAME)",
     ]  # fmt: skip
+    if role is Role.ROLLOUT:
+        # a little less than the pod's own, so that the program ends by itself
+        worker += ["--grace-seconds", f"{max(1.0, settings.timing.grace_seconds - GRACE_MARGIN):g}"]
+    return worker
 
 
 def _environment() -> list[Object]:
@@ -174,15 +179,13 @@ def _environment() -> list[Object]:
     ]
 
 
-def _probes(role: Role) -> Mapping[str, Object]:
+def _probes() -> Mapping[str, Object]:
     def get(path: str) -> Object:
         return {"httpGet": {"path": path, "port": names.PORT_NAME}, "timeoutSeconds": 5}
 
-    # A rollout opens its port only after the learner has answered, and a learner may wait long for a place: its start is not
-    # bounded by the probe but by the job's deadline. A learner that starts loads a model: a quarter of an hour.
-    patience = 180 if role is Role.LEARNER else 17280
+    # programs serve /healthz as soon as the model is built, whatever they wait for; a large model takes its time: half an hour
     return {
-        "startupProbe": {**get("/healthz"), "periodSeconds": 5, "failureThreshold": patience},
+        "startupProbe": {**get("/healthz"), "periodSeconds": 5, "failureThreshold": 360},
         "livenessProbe": {**get("/healthz"), "periodSeconds": 10, "failureThreshold": 6},
         "readinessProbe": {**get("/readyz"), "periodSeconds": 5, "failureThreshold": 2},
     }
