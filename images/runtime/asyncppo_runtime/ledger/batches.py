@@ -48,12 +48,21 @@ def open_groups(db: Database) -> list[OpenGroup]:
             f"SELECT group_id, min(version) FROM leases WHERE state = 'InFlight' AND group_id IN ({live}) GROUP BY group_id"
         )
     )
+    # Where versions are flushed, whatever is unrecorded of a sealed version cannot come in any more.
+    sealed = int(db.fact("sealed_version"))
     rows = db.rows(
         "SELECT group_id, sum(state = 'Filled'), sum(state = 'Leased'), sum(state = 'Free') FROM slots "
         f"WHERE group_id IN ({live}) GROUP BY group_id ORDER BY group_id"
     )
     return [
-        OpenGroup(group, recorded.get(group, -1), granted.get(group, -1), filled, leased, free)
+        OpenGroup(
+            group,
+            recorded.get(group, -1),
+            max(granted[group], sealed + 1) if group in granted else -1,
+            filled,
+            leased,
+            free,
+        )
         for group, filled, leased, free in rows
     ]
 

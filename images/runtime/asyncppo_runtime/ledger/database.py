@@ -19,6 +19,7 @@ from asyncppo_runtime.ledger.filesystem import refuse_network_volume
 from asyncppo_runtime.ledger.schema import APPLICATION_ID, SCHEMA_VERSION, TABLES
 
 BUSY_SECONDS = 30.0
+SYNCHRONOUS = "FULL"
 Row = tuple[Any, ...]
 
 
@@ -143,7 +144,7 @@ def open_writer(path: Path, facts: dict[str, int | str]) -> Database:
         try:
             _check(path, connection)
             connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(f"PRAGMA synchronous={SYNCHRONOUS}")
             # The log is folded back and cut, so that it does not keep the size of the largest transaction ever.
             connection.execute(f"PRAGMA journal_size_limit={64 << 20}")
             return Database(path, connection, lock)
@@ -200,7 +201,7 @@ def _create(path: Path, facts: dict[str, int | str]) -> None:
     for leftover in (draft, draft.with_name(draft.name + "-journal")):
         leftover.unlink(missing_ok=True)
     with contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as connection:
-        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA synchronous={SYNCHRONOUS}")
         connection.executescript(f"BEGIN; {TABLES} COMMIT;")
         connection.execute("BEGIN")
         connection.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())

@@ -12,12 +12,11 @@ import msgspec
 
 from asyncppo.sync.columns import SealRule
 from asyncppo.wire.experience import Manifest
-from asyncppo.wire.membership import Member, MemberState
 from asyncppo.wire.versions import Canary, VersionRecord
 from asyncppo_runtime.ledger import manifests as manifest_sets
 from asyncppo_runtime.ledger.database import Database
 from asyncppo_runtime.ledger.errors import LedgerRefusedError
-from asyncppo_runtime.ledger.members import GONE, IN_SYNC, fence, member
+from asyncppo_runtime.ledger.members import GONE, IN_SYNC, fence, member, members
 from asyncppo_runtime.ledger.records import EpochRecord, LedgerView
 
 OPEN, SEALED, ROLLED_BACK, ADOPTED, FINISHED = "Open", "Sealed", "RolledBack", "Adopted", "Finished"
@@ -49,16 +48,10 @@ def view(db: Database) -> LedgerView:
     """Where the job is."""
     epoch = last_epoch(db)
     newest, announced = int(db.fact("version")), int(db.fact("announced"))
-    rows = db.rows(
-        "SELECT epoch_members.name, epoch_members.incarnation, url, state, version, fenced "
-        "FROM epoch_members LEFT JOIN members USING (name) WHERE epoch = ? ORDER BY name",
-        epoch.number,
+    rows: dict[str, int] = dict(
+        db.rows("SELECT name, fenced FROM epoch_members WHERE epoch = ? ORDER BY name", epoch.number)
     )
-    staying = [
-        Member(name, incarnation, url, MemberState(state), version)
-        for name, incarnation, url, state, version, out in rows
-        if not out
-    ]
+    in_sync = [one for one in members(db) if (rows.get(one.name) == 0 if epoch.open else one.state in IN_SYNC)]
     found = db.row("SELECT record, canary FROM versions WHERE version = ?", newest)
     record, canary = found or (None, None)
     told = db.row("SELECT record FROM versions WHERE version = ?", announced)
@@ -74,8 +67,8 @@ def view(db: Database) -> LedgerView:
         stepped=epoch.open and epoch.target >= 0,
         sealed_version=int(db.fact("sealed_version")),
         lineage=int(db.fact("lineage")),
-        members=staying,
-        fenced=[row[0] for row in rows if row[5]],
+        members=in_sync,
+        fenced=[name for name, fenced in rows.items() if fenced],
         record=None if record is None else msgspec.msgpack.decode(record, type=VersionRecord),
         announced_record=None if told is None else msgspec.msgpack.decode(told[0], type=VersionRecord),
         canary=None if canary is None else msgspec.msgpack.decode(canary, type=Canary),

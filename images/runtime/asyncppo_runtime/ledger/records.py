@@ -167,7 +167,8 @@ class Beat:
 class LedgerView:
     """Where the job is, all durable.
 
-    epoch, owner, open, sealed, members: of the last epoch handed out; members are frozen at begin and narrowed by fencing.
+    epoch, owner, open, sealed, fenced: of the last epoch handed out. members: while it is open those frozen at its begin,
+    narrowed by fencing; else those the next begin would freeze.
     version: newest published (resident) version, -1 before the first. announced: the version rollouts are on (or, with none
     joined yet, will be given), which the next seal ends. target: what the open epoch moves to; -1 until it is published.
     stepped: the target is published. sealed_version: no token of it or older is accepted any more unless already recorded
@@ -238,8 +239,8 @@ class ReadyGroup:
 class OpenGroup:
     """A group that is not complete. recorded_version: oldest version among its recorded tokens (-1: none).
 
-    granted_version: oldest version at which one of its leases in flight was granted (-1: none in flight); an unrecorded token of
-    that lease is at least as new. missing: members neither in flight nor received.
+    granted_version: the oldest version an unrecorded token of its leases in flight can still carry (-1: none in flight).
+    missing: members neither in flight nor received.
     """
 
     group_id: int
@@ -248,6 +249,11 @@ class OpenGroup:
     received: int
     in_flight: int
     missing: int
+
+    @property
+    def oldest_version(self) -> int:
+        """No token of the group is, or can become, older than this; -1 when it has neither tokens nor leases."""
+        return min((version for version in (self.recorded_version, self.granted_version) if version >= 0), default=-1)
 
 
 @dataclass(frozen=True, slots=True)
