@@ -123,7 +123,8 @@ def _old_logits(snapshot: Snapshot) -> Text:
     if snapshot.status.update:
         expected = figures.exact_coverage == 1.0 or not snapshot.exact
         text.append("  verified for ", style=LABEL).append(percent(figures.exact_coverage), "" if expected else BAD)
-        text.append(" of tokens", style=LABEL)
+        if not figures.violations and not figures.fallbacks:
+            text.append(" of tokens", style=LABEL)
     if figures.violations:
         text.append(f"  {figures.violations} violations", style=BAD)
     if figures.fallbacks:

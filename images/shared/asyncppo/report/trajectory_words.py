@@ -53,7 +53,7 @@ def _heading(view: TrajectoryView) -> Text:
         ("trajectory ", QUIET), (str(line.id), "bold"), (f"  group {line.group}  attempt {view.attempt}", QUIET),
         (f"  sampled by {line.member}\n", QUIET),
         ("reward ", QUIET), (f"{line.reward:.3f}", "bold"), ("  ended ", QUIET), line.end_reason or "not yet",
-        ("  turns ", QUIET), str(view.turns), ("  versions ", QUIET), _versions(line), "  ",
+        ("  turns ", QUIET), str(view.turns), ("  versions ", QUIET), _versions(line), "\n",
     )  # fmt: skip
     text.append_text(_fate(line))
     if line.staleness is not None:
@@ -95,13 +95,13 @@ def _segments(segments: list[SegmentView]) -> Table:
     table = Table(box=None, padding=(0, 1), header_style=QUIET, pad_edge=False)
     for name in ("segment", "tokens", "version"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name in ("sampled from weights", "scored by weights", "how"):
+    for name in ("sampled from", "scored by", "how"):
         table.add_column(name, no_wrap=True)
     for segment in segments:
         same = segment.scorer_version == segment.version and bool(segment.scorer_hash)
         table.add_row(
-            str(segment.index), f"{segment.start}–{segment.end - 1}", str(segment.version), segment.weights_hash[:16],
-            Text(segment.scorer_hash[:16] or "not scored", style=GOOD if same else CAUTION),
+            str(segment.index), f"{segment.start}–{segment.end - 1}", str(segment.version), segment.weights_hash[:12],
+            Text(segment.scorer_hash[:12] or "not scored", style=GOOD if same else CAUTION),
             segment.kind or f"{segment.state.lower()} {segment.reason}".strip(),
         )  # fmt: skip
     return table

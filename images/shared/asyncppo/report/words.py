@@ -49,8 +49,8 @@ def _old_logits(summary: Summary) -> Text:
     text = Text(summary.strategy)
     text.append("  exact" if summary.exact else "  inexact", style=GOOD if summary.exact else CAUTION)
     expected = figures.exact_coverage == 1.0 or not summary.exact or not summary.updates
-    text.append("  verified for ", style=QUIET).append(percent(figures.exact_coverage), style="" if expected else BAD)
-    text.append(" of the loss tokens  ", style=QUIET)
+    text.append("  verified ", style=QUIET).append(percent(figures.exact_coverage), style="" if expected else BAD)
+    text.append(" of tokens  ", style=QUIET)
     text.append(f"{figures.violations:,}", style=BAD if figures.violations else "").append(" violations", style=QUIET)
     if figures.fallbacks:
         text.append(f"  {figures.fallbacks:,}", style=CAUTION).append(" fallbacks", style=QUIET)
