@@ -22,7 +22,7 @@ def spec_of_crd() -> Schema:
 
 
 def refusals(spec: dict[str, Any], old: dict[str, Any] | None = None) -> list[str]:
-    """The messages of all rules that refuse `spec` (defaults filled in). With `old`: transition rules too."""
+    """The messages of the rules that refuse `spec` (defaults filled in); with `old`, of the transition rules that refuse the change."""
     return list(_refusals(spec_of_crd_once(), spec, old))
 
 
@@ -33,19 +33,18 @@ def spec_of_crd_once() -> Schema:
 
 
 def _refusals(node: Schema, value: Any, old: Any) -> Iterator[str]:
-    for validation in node.get(VALIDATIONS, ()):
-        if "oldSelf" in validation["rule"] and old is None:
-            continue
-        names = {"self": _typed(node, value)}
-        if old is not None:
-            names["oldSelf"] = _typed(node, old)
+    rules = [v for v in node.get(VALIDATIONS, ()) if ("oldSelf" in v["rule"]) == (old is not None)]
+    names = {"self": _typed(node, value)} if rules else {}
+    if rules and old is not None:
+        names["oldSelf"] = _typed(node, old)
+    for validation in rules:
         outcome = _program(validation["rule"]).evaluate(names)
         assert isinstance(outcome, celtypes.BoolType), f"{validation['rule']} gave {outcome!r}"
         if not outcome:
             yield validation["message"]
     for name, child in node.get("properties", {}).items():
-        if isinstance(value, dict) and name in value:
-            yield from _refusals(child, value[name], old.get(name) if isinstance(old, dict) else None)
+        if isinstance(value, dict) and name in value and (old is None or name in old):
+            yield from _refusals(child, value[name], old and old[name])
 
 
 @cache

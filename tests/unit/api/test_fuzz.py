@@ -4,6 +4,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.unit.api.builders import SPEC, changed, document, fields
 
 from asyncppo.api.documents import read_document
 from asyncppo.api.job import AsyncPPOJob
@@ -11,7 +12,6 @@ from asyncppo.api.manifest import dump_manifest, parse_manifest
 from asyncppo.api.problems import ManifestError
 from asyncppo.api.schema import Schema, spec_schema
 from asyncppo.errors import UserError
-from tests.unit.api.builders import SPEC, changed, document, fields
 
 SCALARS = st.one_of(
     st.none(),
@@ -64,15 +64,17 @@ def accepted(raw: Any) -> AsyncPPOJob | None:
     """The job, or None when it was refused with words for people."""
     try:
         job = parse_manifest(raw, "m.yaml")
-    except ManifestError as error:
-        assert error.problems
-        for problem in error.problems:
-            assert problem.what
-            assert problem.remedy
-            assert len(str(problem)) < 2000
-        return None
-    assert parse_manifest(read_document(dump_manifest(job), "m.yaml"), "m.yaml") == job
-    return job
+    except ManifestError as caught:
+        refusal = caught
+    else:
+        assert parse_manifest(read_document(dump_manifest(job), "m.yaml"), "m.yaml") == job
+        return job
+    assert refusal.problems
+    for problem in refusal.problems:
+        assert problem.what
+        assert problem.remedy
+        assert len(str(problem)) < 2000
+    return None
 
 
 @given(CHANGES)

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.api.builders import ABSENT, changed, document
 
 from asyncppo.api.manifest import dump_manifest, load_manifest, parse_manifest
 from asyncppo.api.problems import ManifestError, Problem
 from asyncppo.errors import UserError
-from tests.unit.api.builders import ABSENT, changed, document
 
 
 def problems(raw: Any) -> list[Problem]:
@@ -25,6 +25,9 @@ def test_a_valid_manifest_gets_its_defaults() -> None:
     assert job.spec.model.builtin is not None
     assert job.spec.staleness.max_versions == 2
     assert job.spec.learner.resources.limits == {"cpu": 2, "memory": "4Gi"}
+
+
+GPU_LIMIT = 'spec.rollout.resources.limits["nvidia.com/gpu"]'
 
 
 @pytest.mark.parametrize(
@@ -46,7 +49,7 @@ def test_a_valid_manifest_gets_its_defaults() -> None:
         ({"oldLogits.strategy": ABSENT}, "spec.oldLogits.strategy", ["missing", "one of Interruption"]),
         ({"algorithm": []}, "spec.algorithm", ["found an empty list", "an object with updates"]),
         ({"environment": {"type": "Custom", "entrypoint": "no colon"}}, "spec.environment.entrypoint", ['found "no colon"', "matching"]),
-        ({"rollout.resources.limits": {"nvidia.com/gpu": "many"}}, 'spec.rollout.resources.limits["nvidia.com/gpu"]', ["a quantity", "10Gi"]),
+        ({"rollout.resources.limits": {"nvidia.com/gpu": "many"}}, GPU_LIMIT, ["a quantity", "10Gi"]),
         ({"learner.storage": -1}, "spec.learner.storage", ["found -1", "a quantity"]),
         ({"learner.storage": True}, "spec.learner.storage", ["found true", "a quantity"]),
         ({"oldLogits.ewma": {"decay": 1}}, "spec.oldLogits.ewma.decay", ["at least 0 and below 1"]),
@@ -129,7 +132,9 @@ def test_long_values_are_shortened() -> None:
 
 def test_null_means_not_set() -> None:
     plain = parse_manifest(document(), "m.yaml")
-    with_nulls = document({"sampling": None, "optimizer": {"schedule": None}, "activeDeadlineSeconds": None, "model.pretrained": None})
+    with_nulls = document(
+        {"sampling": None, "optimizer": {"schedule": None}, "activeDeadlineSeconds": None, "model.pretrained": None}
+    )
     assert parse_manifest(with_nulls | {"status": None}, "m.yaml") == plain
 
 
@@ -141,7 +146,13 @@ def test_null_is_kept_where_it_means_something() -> None:
 
 def test_what_kubernetes_adds_is_taken() -> None:
     raw = document() | {"status": {"phase": "Running"}}
-    raw["metadata"] |= {"uid": "u", "namespace": "n", "labels": {"a": "b"}, "generation": 3, "managedFields": [{"x": {}}]}
+    raw["metadata"] |= {
+        "uid": "u",
+        "namespace": "n",
+        "labels": {"a": "b"},
+        "generation": 3,
+        "managedFields": [{"x": {}}],
+    }
     job = parse_manifest(raw, "m.yaml")
     assert (job.metadata.uid, job.metadata.namespace) == ("u", "n")
     assert job.status == {"phase": "Running"}

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.api.builders import ABSENT, document, fields, spec, stored
+from tests.unit.api.cel import refusals, spec_of_crd
 
 from asyncppo.api.crd import VALIDATIONS
 from asyncppo.api.manifest import parse_manifest
 from asyncppo.api.problems import ManifestError
 from asyncppo.api.rules import RULES, Rule, broken_rules
 from asyncppo.api.schema import Schema, at, spec_schema
-from tests.unit.api.builders import ABSENT, document, fields, spec, stored
-from tests.unit.api.cel import refusals, spec_of_crd
 
 INVALID: list[tuple[str, dict[str, Any]]] = [
     ("OneModel", {"model.builtin": ABSENT}),

@@ -1,0 +1,180 @@
+"""The CRD: in step with the models, structural, small, described; the examples fit it."""
+
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from tests.unit.api.builders import ABSENT, SPEC, document, fields, leaves, stored
+from tests.unit.api.cel import refusals
+
+from asyncppo.api.changes import fixed_paths
+from asyncppo.api.crd import COLUMNS, LARGEST, PATH, VALIDATIONS, crd, crd_text
+from asyncppo.api.documents import read_document
+from asyncppo.api.generated import drift, repository_root
+from asyncppo.api.job import AsyncPPOJobSpec
+from asyncppo.api.manifest import load_manifest, parse_manifest
+from asyncppo.api.schema import Schema, at
+
+SCHEMA: Schema = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+NODES = list(fields(SCHEMA))
+EXAMPLES = sorted((repository_root() / "examples").glob("*.yaml"))
+STRUCTURAL_KEYS = {
+    "type", "description", "default", "enum", "format", "items", "nullable", "pattern", "properties", "required",
+    "additionalProperties", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "maxItems",
+    "maxProperties", "anyOf", "x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-list-type",
+    "x-kubernetes-list-map-keys", VALIDATIONS,
+}  # fmt: skip
+
+
+def test_the_file_is_what_the_models_make() -> None:
+    assert drift(PATH, crd_text) is None
+
+
+def test_the_text_is_the_object_and_small() -> None:
+    assert yaml.safe_load(crd_text()) == crd()
+    assert len(crd_text().encode()) < LARGEST
+    assert "{{" not in crd_text(), "a chart would take it for a template"
+
+
+@pytest.mark.parametrize(("path", "node"), NODES, ids=[path for path, _ in NODES])
+def test_each_field_is_structural(path: str, node: Schema) -> None:
+    assert set(node) <= STRUCTURAL_KEYS
+    if "x-kubernetes-int-or-string" in node:
+        assert "type" not in node
+        assert node["anyOf"] == [{"type": "integer"}, {"type": "string"}]
+    else:
+        assert node["type"] in ("object", "array", "string", "integer", "number", "boolean")
+        assert "anyOf" not in node
+    assert not ("properties" in node and "additionalProperties" in node)
+    for side in ("exclusiveMinimum", "exclusiveMaximum"):
+        assert node.get(side, True) is True
+    if node.get("type") == "array":
+        assert "items" in node
+    if node.get("type") == "object" and "properties" not in node:
+        assert node.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in node or path == "metadata"
+    if path.split(".")[0] in ("spec", "status"):
+        assert len(node.get("description", "")) >= 5, "kubectl explain has nothing to say"
+        assert "\n" not in node["description"]
+
+
+def test_objects_that_may_be_left_out_have_an_empty_default() -> None:
+    optional_without = {"spec.model.builtin", "spec.algorithm.critic"}
+    for path, node in NODES:
+        parent = at(SCHEMA, path.rpartition(".")[0]) if "[" not in path else {}
+        if (
+            not path.startswith("spec.")
+            or "properties" not in node
+            or path.rpartition(".")[2] in parent.get("required", ())
+        ):
+            continue
+        assert (node.get("default") == {}) != (path in optional_without), path
+
+
+def test_defaults_filled_in_are_the_models_defaults() -> None:
+    parsed = AsyncPPOJobSpec.model_validate(SPEC).model_dump(mode="json", by_alias=True)
+    assert AsyncPPOJobSpec.model_validate(stored()) == AsyncPPOJobSpec.model_validate(SPEC)
+    for path, node in leaves(SCHEMA["properties"]["spec"]):
+        if "default" in node and not path.startswith("algorithm.critic"):
+            assert _get(stored(), path) == _get(parsed, path), path
+
+
+def test_every_default_is_valid() -> None:
+    jsonschema.Draft4Validator(_draft4(SCHEMA["properties"]["spec"])).validate(stored())
+
+
+def test_columns_and_scale_point_at_fields() -> None:
+    for name, kind, path, _, _ in COLUMNS:
+        if path.startswith(".metadata"):
+            continue
+        node = at(SCHEMA, path.removeprefix("."))
+        assert node["type"] == kind, name
+    scale = crd()["spec"]["versions"][0]["subresources"]["scale"]
+    assert [at(SCHEMA, path.removeprefix("."))["type"] for path in scale.values()] == ["integer", "integer", "string"]
+    assert "default" in at(SCHEMA, scale["specReplicasPath"].removeprefix("."))
+
+
+def test_columns_in_the_order_people_expect() -> None:
+    plain = [name for name, _, _, priority, _ in COLUMNS if priority == 0]
+    assert plain == ["Phase", "Version", "Rollouts", "Staleness", "Exact", "Age"]
+    assert {name for name, _, _, priority, _ in COLUMNS if priority == 1} >= {"Reward", "Strategy", "Message"}
+
+
+def test_a_transition_rule_for_everything_that_is_fixed() -> None:
+    rules = " ".join(v["rule"] for v in SCHEMA["properties"]["spec"][VALIDATIONS] if "oldSelf" in v["rule"])
+    assert [path for path in fixed_paths() if f"self.{path} == oldSelf.{path}" not in rules] == []
+
+
+def test_conditions_are_a_map_by_type() -> None:
+    conditions = at(SCHEMA, "status.conditions")
+    assert conditions["x-kubernetes-list-type"] == "map"
+    assert conditions["x-kubernetes-list-map-keys"] == ["type"]
+    assert "type" in conditions["items"]["required"]
+
+
+def test_the_name_leaves_room_for_suffixes() -> None:
+    name = SCHEMA["properties"]["metadata"]["properties"]["name"]
+    assert name["maxLength"] == 52
+    assert name["type"] == "string"
+
+
+def test_there_are_examples() -> None:
+    assert "guess-number.yaml" in [path.name for path in EXAMPLES]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=[path.name for path in EXAMPLES])
+def test_an_example_fits_the_schema_and_the_rules(path: Path) -> None:
+    job = load_manifest(path)
+    raw = read_document(path.read_text(encoding="utf-8"), str(path))
+    jsonschema.Draft4Validator(_draft4(SCHEMA, closed=True)).validate(raw)
+    assert job.metadata.name == path.stem
+    assert refusals(AsyncPPOJobSpec.model_validate(raw["spec"]).model_dump(mode="json", by_alias=True)) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"algorithm.updates": 0},
+        {"algorithm.updates": "10"},
+        {"algorithm.updates": ABSENT},
+        {"algorithm.clipLow": 1.0},
+        {"algorithm.clipLow": 0},
+        {"oldLogits.strategy": "interruption"},
+        {"oldLogits.ewma.decay": 1},
+        {"environment": {"type": "Custom", "entrypoint": "nothing"}},
+        {"learner.storage": "lots"},
+        {"learner.storage": -1},
+        {"rollout.replicas": 1025},
+        {"suspend": "true"},
+        {"sampling": []},
+        {"learner.resources.limits": {"cpu": True}},
+        {"algorithm.dualClip": 1},
+        {"rollout.engine.options": "x"},
+        {"seed": 1.5},
+    ],
+)
+def test_schema_and_models_refuse_the_same_values(changes: dict[str, Any]) -> None:
+    raw = document(changes)
+    with pytest.raises(Exception, match="problem"):
+        parse_manifest(raw, "m.yaml")
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft4Validator(_draft4(SCHEMA)).validate(raw)
+
+
+def _get(value: Any, path: str) -> Any:
+    for name in path.split("."):
+        value = value[name]
+    return value
+
+
+def _draft4(node: Schema, closed: bool = False) -> Schema:
+    """The CRD's dialect as JSON schema draft 4, which has the same boolean exclusiveMinimum. closed: unknown fields are refused."""
+    made = {key: value for key, value in node.items() if not key.startswith("x-") and key != "nullable"}
+    if node.get("nullable"):
+        made["type"] = [made["type"], "null"]
+    if "properties" in node:
+        made["properties"] = {name: _draft4(child, closed) for name, child in node["properties"].items()}
+        if closed and "description" in node:
+            made["additionalProperties"] = False
+    return made
