@@ -65,7 +65,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     print(json.dumps({"phase": outcome.phase, "message": outcome.message, "words": outcome.words}), flush=True)
-    return {"Complete": 0, "Failed": 2 if outcome.bad_input else 3, "Stopped": 128 + outcome.signal}[outcome.phase]
+    return {"Complete": 0, "Failed": 2 if outcome.bad_input else 3, "Stopped": 130}[outcome.phase]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from asyncppo.cli.command import Subparsers
 from asyncppo.cli.exit_codes import ExitCode
 from asyncppo.errors import UserError
 
-SIGINT_EXIT = 128
 DESCRIPTION = """
 Train the job on this machine: learner and rollouts are started as processes, and everything they make lies in one folder.
 Ctrl-C stops cleanly (rollouts hand in, the learner saves); the same command with --resume goes on.
@@ -68,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     if outcome.phase == "Complete":
         return ExitCode.DONE
     if outcome.phase == "Stopped":
-        return SIGINT_EXIT + outcome.signal
+        return ExitCode.INTERRUPTED
     return ExitCode.BAD_INPUT if outcome.bad_input else ExitCode.JOB_FAILED
 
 

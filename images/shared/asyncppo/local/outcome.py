@@ -10,7 +10,7 @@ from asyncppo.report.measures import LearnerStatus
 class Outcome:
     """How a run ended. phase: Complete, Failed or Stopped. words: the end of the failed role's log, `log_file`.
 
-    bad_input: the failed role refused what it was given. signal: the number that stopped the run, 0 for none.
+    bad_input: the failed role refused what it was given.
     """
 
     phase: str
@@ -21,4 +21,3 @@ class Outcome:
     words: list[str] = field(default_factory=list)
     log_file: Path | None = None
     bad_input: bool = False
-    signal: int = 0

@@ -157,7 +157,7 @@ class _Course:
             error: RoleFailedError = self._supervisor.failed.result()
             return self._outcome("Failed", str(error), error.words, error.role, bad_input=error.bad_input)
         if stopped in done:
-            return self._outcome("Stopped", "stopped before the end", number=self._stops.number)
+            return self._outcome("Stopped", "stopped before the end")
         limit = self._run.job.spec.active_deadline_seconds
         return self._outcome("Failed", f"activeDeadlineSeconds ({limit}) is over; --resume with a longer one goes on")
 
@@ -170,7 +170,7 @@ class _Course:
         message = (
             outcome.message if saved else "killed in the middle of a stop; the ledger keeps what it had acknowledged"
         )
-        return self._outcome(outcome.phase, message, number=outcome.signal)
+        return self._outcome(outcome.phase, message)
 
     async def _save_what_can_be(self, outcome: Outcome) -> None:
         """After a failure the learner saves too, so that the run can be resumed once the cause is removed."""
@@ -275,7 +275,6 @@ class _Course:
         role: str = "",
         *,
         bad_input: bool = False,
-        number: int = 0,
     ) -> Outcome:
         return Outcome(
             phase=phase,
@@ -288,7 +287,6 @@ class _Course:
             words=words or [],
             log_file=self._run.folder.log_file(role) if role and role != "coordinator" else None,
             bad_input=bad_input,
-            signal=number,
         )
 
 

@@ -12,28 +12,23 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stops:
-    """`first` and `second` are set by the first and the second signal; `number` is the first's."""
+    """`first` and `second` are set by the first and the second signal."""
 
     def __init__(self) -> None:
         self.first = asyncio.Event()
         self.second = asyncio.Event()
-        self.number = 0
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
         """Take the signals while the block runs."""
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
-            loop.add_signal_handler(number, self._take, number)
+            loop.add_signal_handler(number, self._take)
         try:
             yield
         finally:
             for number in SIGNALS:
                 loop.remove_signal_handler(number)
 
-    def _take(self, number: int) -> None:
-        if self.first.is_set():
-            self.second.set()
-        else:
-            self.number = number
-            self.first.set()
+    def _take(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()
