@@ -29,6 +29,10 @@ class Kind(StrEnum):
     FAILED = "Failed"
 
 
+ON_THE_WAY = frozenset({"Creating", "Starting", "Warming", "NotSuspended", "NoLearner", "NoCoordinator", "Reconciling"})
+"""Reasons that say "not yet", which is no news."""
+
+
 @dataclass(frozen=True)
 class Condition:
     """One condition: status is True, False or Unknown."""
@@ -86,8 +90,7 @@ def events(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Event]:
         if kind in (Kind.SUSPENDED, Kind.COMPLETE, Kind.FAILED):
             continue  # the phase has said it
         same = earlier is not None and all(earlier.get(key) == new.get(key) for key in ("status", "reason"))
-        # a first "not yet" is no news
-        if same or (earlier is None and new.get("status") == "Unknown"):
+        if same or new.get("reason") in ON_THE_WAY or (earlier is None and new.get("status") == "Unknown"):
             continue
         found.append(Event(str(new.get("reason")), f"{kind}: {new.get('message')}", new.get("status") == "False"))
     return found

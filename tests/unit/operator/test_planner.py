@@ -1,0 +1,221 @@
+"""Objects of a job: which, whose, in which order, how secured; and that planning again plans the same."""
+
+import json
+from typing import Any
+
+import pytest
+from tests.unit.operator.builders import SETTINGS, UID, pod, raw_job
+
+from asyncppo.api.job import AsyncPPOJob
+from asyncppo.api.manifest import parse_manifest
+from asyncppo.errors import UserError
+from asyncppo_operator import names
+from asyncppo_operator.kinds import resource_of
+from asyncppo_operator.names import Role
+from asyncppo_operator.plan.acceptance import accept
+from asyncppo_operator.plan.lifecycle import Target
+from asyncppo_operator.plan.planner import Facts, Observed, Plan, applied_hash, plan
+from asyncppo_operator.plan.pods import template_hash
+from asyncppo_operator.settings import Images, NetworkPolicySettings, Settings
+
+OBSERVED = Observed(token="secret-token")
+
+
+def accepted(settings: Settings = SETTINGS, **spec: Any) -> AsyncPPOJob:
+    job = accept(raw_job(**spec), None, settings).job
+    assert job is not None
+    return job
+
+
+def planned(target: Target = Target.RUN, observed: Observed = OBSERVED, **spec: Any) -> Plan:
+    return plan(accepted(**spec), target, observed, SETTINGS)
+
+
+def of_kind(made: Plan, kind: str) -> dict[str, dict[str, Any]]:
+    return {m["metadata"]["name"]: m for m in (*made.apply, *made.once) if m["kind"] == kind}
+
+
+def pod_spec(made: Plan, role: str) -> dict[str, Any]:
+    spec: dict[str, Any] = of_kind(made, "StatefulSet")[f"guess-{role}"]["spec"]["template"]["spec"]
+    return spec
+
+
+def test_a_running_job_has_these_objects() -> None:
+    made = planned()
+    found = sorted((m["kind"], m["metadata"]["name"]) for m in (*made.apply, *made.once))
+    assert found == [
+        ("ConfigMap", "guess-job"),
+        ("NetworkPolicy", "guess-pods"),
+        ("PersistentVolumeClaim", "guess-learner-data"),
+        ("PodDisruptionBudget", "guess-learner"),
+        ("PodDisruptionBudget", "guess-rollout"),
+        ("Secret", "guess-token"),
+        ("Service", "guess-learner"),
+        ("Service", "guess-rollout"),
+        ("ServiceAccount", "guess-pods"),
+        ("StatefulSet", "guess-learner"),
+        ("StatefulSet", "guess-rollout"),
+    ]
+
+
+def test_what_pods_need_is_made_before_them() -> None:
+    kinds = [m["kind"] for m in planned().apply]
+    assert max(kinds.index(k) for k in ("ServiceAccount", "ConfigMap", "PersistentVolumeClaim")) < kinds.index(
+        "StatefulSet"
+    )
+
+
+def test_everything_is_owned_labelled_and_in_the_table_of_kinds() -> None:
+    for manifest in (*planned().apply, *planned().once):
+        resource_of(manifest["apiVersion"], manifest["kind"])
+        metadata = manifest["metadata"]
+        assert metadata["namespace"] == "lab"
+        assert metadata["ownerReferences"][0]["uid"] == UID
+        assert metadata["labels"][names.LABEL_JOB] == "guess"
+        assert metadata["labels"][names.LABEL_MANAGED] == names.FIELD_MANAGER
+
+
+def test_a_retained_volume_is_nobodys() -> None:
+    claim = of_kind(planned(learner={"retainStorage": True, "storage": "3Gi", "storageClassName": "fast"}),
+                    "PersistentVolumeClaim")["guess-learner-data"]  # fmt: skip
+    assert "ownerReferences" not in claim["metadata"]
+    assert claim["spec"] == {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "3Gi"}},
+        "storageClassName": "fast",
+    }
+
+
+def test_planning_again_plans_the_same() -> None:
+    hashes = [[applied_hash(m) for m in planned().apply] for _ in range(2)]
+    assert hashes[0] == hashes[1]
+
+
+def test_the_programs_get_the_accepted_manifest() -> None:
+    data = of_kind(planned(), "ConfigMap")["guess-job"]["data"]
+    job = parse_manifest(json.loads(data["job.json"]), "job.json")
+    assert job.metadata.uid == UID
+    assert job.spec.learner.image == SETTINGS.images.learner
+
+
+def test_dual_clip_turned_off_reaches_the_programs() -> None:
+    made = planned(algorithm={"updates": 10, "dualClip": None})
+    job = parse_manifest(json.loads(of_kind(made, "ConfigMap")["guess-job"]["data"]["job.json"]), "job.json")
+    assert job.spec.algorithm.dual_clip is None
+
+
+def test_the_token_is_in_the_secret_alone() -> None:
+    made = planned()
+    assert of_kind(made, "Secret")["guess-token"]["stringData"] == {"token": "secret-token"}
+    assert "secret-token" not in json.dumps(list(made.apply))
+
+
+@pytest.mark.parametrize("role", ["learner", "rollout"])
+def test_pods_are_restricted_and_have_no_rights(role: str) -> None:
+    spec = pod_spec(planned(), role)
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    container = spec["containers"][0]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    mounts = {m["mountPath"] for m in container["volumeMounts"]}
+    assert {"/dev/shm", "/tmp", names.DATA_DIRECTORY} <= mounts
+    assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in spec["volumes"]}
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+def test_programs_are_started_with_what_they_ask_for() -> None:
+    made = planned()
+    learner, rollout = pod_spec(made, "learner")["containers"][0], pod_spec(made, "rollout")["containers"][0]
+    assert learner["command"] == ["python", "-m", "asyncppo_runtime.learner"]
+    assert learner["args"][:2] == ["--job", names.JOB_FILE]
+    arguments = dict(zip(rollout["args"][::2], rollout["args"][1::2], strict=True))
+    assert arguments["--learner"] == "http://guess-learner:8080"
+    assert arguments["--advertise"] == "http://$(POD_IP):8080"
+    assert arguments["--name"] == "$(POD_NAME)"
+    grace = pod_spec(made, "rollout")["terminationGracePeriodSeconds"]
+    assert float(arguments["--grace-seconds"]) < grace
+
+
+def test_resources_reach_the_container_and_gpus_get_more_shared_memory() -> None:
+    made = planned(rollout={"resources": {"limits": {"nvidia.com/gpu": 1, "memory": "8Gi"}}})
+    spec = pod_spec(made, "rollout")
+    assert spec["containers"][0]["resources"] == {"limits": {"nvidia.com/gpu": 1, "memory": "8Gi"}}
+    shm = next(v for v in spec["volumes"] if v["name"] == "shm")["emptyDir"]
+    assert shm == {"medium": "Memory", "sizeLimit": "16Gi"}
+    assert next(v for v in pod_spec(made, "learner")["volumes"] if v["name"] == "shm")["emptyDir"]["sizeLimit"] == "1Gi"
+
+
+def test_an_overlay_cannot_take_pods_out_of_their_set() -> None:
+    overlay = {
+        "metadata": {"labels": {names.LABEL_ROLE: "cook", "team": "a"}},
+        "spec": {"nodeSelector": {"gpu": "yes"}},
+    }
+    template = of_kind(planned(rollout={"template": overlay}), "StatefulSet")["guess-rollout"]["spec"]["template"]
+    assert template["metadata"]["labels"][names.LABEL_ROLE] == "rollout"
+    assert template["metadata"]["labels"]["team"] == "a"
+    assert template["spec"]["nodeSelector"] == {"gpu": "yes"}
+
+
+def test_an_overlay_that_cannot_be_merged_is_the_users_error() -> None:
+    with pytest.raises(UserError, match="need 'name'"):
+        planned(rollout={"template": {"spec": {"containers": [{"image": "x"}]}}})
+
+
+def test_changed_resources_restart_a_roles_pods_and_no_others() -> None:
+    job = accepted()
+    pods = [
+        pod(Role.LEARNER, template_hash=template_hash(job, Role.LEARNER)),
+        pod(Role.ROLLOUT, 0, template_hash=template_hash(job, Role.ROLLOUT)),
+        pod(Role.ROLLOUT, 1, template_hash=template_hash(job, Role.ROLLOUT), deleting=True),
+    ]
+    assert planned(observed=Observed(pods)).restart == []
+    changed = planned(observed=Observed(pods), rollout={"resources": {"limits": {"cpu": 2}}})
+    assert changed.restart == ["guess-rollout-0"]
+
+
+def test_a_new_operator_restarts_no_pod() -> None:
+    job = accepted()
+    pods = [pod(Role.ROLLOUT, 0, template_hash=template_hash(job, Role.ROLLOUT))]
+    newer = Settings(images=Images(rollout="rollout:9"))
+    kept = accept(raw_job(), job, newer).job
+    assert kept is not None
+    assert plan(kept, Target.RUN, Observed(pods), newer).restart == []
+
+
+@pytest.mark.parametrize(
+    ("target", "learner", "rollout"), [(Target.RUN, 1, 3), (Target.DRAIN, 1, 0), (Target.IDLE, 0, 0)]
+)
+def test_replicas_follow_the_target(target: Target, learner: int, rollout: int) -> None:
+    sets = of_kind(planned(target, rollout={"replicas": 3}), "StatefulSet")
+    assert (sets["guess-learner"]["spec"]["replicas"], sets["guess-rollout"]["spec"]["replicas"]) == (learner, rollout)
+
+
+def test_a_finished_job_loses_what_runs_and_keeps_what_it_made() -> None:
+    made = planned(Target.GONE)
+    assert made.apply == ()
+    assert {ref.kind for ref in made.delete} == {"StatefulSet", "PodDisruptionBudget", "Service", "NetworkPolicy"}
+    assert planned(Target.DELETED) == Plan(delete_job=True)
+
+
+def test_an_old_api_server_gets_the_old_budget() -> None:
+    made = planned(observed=Observed(token="t", facts=Facts("policy/v1beta1")))
+    assert {b["apiVersion"] for b in of_kind(made, "PodDisruptionBudget").values()} == {"policy/v1beta1"}
+
+
+def test_the_network_policy_lets_in_the_job_the_operator_and_the_scraper() -> None:
+    rule = of_kind(planned(), "NetworkPolicy")["guess-pods"]["spec"]["ingress"][0]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 8080}]
+    assert {"podSelector": {"matchLabels": {names.LABEL_JOB: "guess"}}} in rule["from"]
+    off = Settings(network_policy=NetworkPolicySettings(enabled=False))
+    assert "NetworkPolicy" not in {m["kind"] for m in plan(accepted(), Target.RUN, OBSERVED, off).apply}
+
+
+def test_pull_secrets_of_the_settings_reach_the_pods() -> None:
+    settings = Settings(images=Images(pull_secrets=["hub"]))
+    made = plan(accepted(settings), Target.RUN, OBSERVED, settings)
+    assert pod_spec(made, "learner")["imagePullSecrets"] == [{"name": "hub"}]
