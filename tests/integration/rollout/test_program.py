@@ -156,8 +156,7 @@ def test_a_port_in_use_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture)
 def test_a_kv_cache_too_small_for_one_sequence_names_the_field(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    big = {"builtin": {"hiddenSize": 1024, "layers": 8, "heads": 8}}
     engine = {"engine": {"kvCacheBytes": 1 << 20}}
-    write_job(tmp_path, model=big, rollout=engine, sampling={"contextLength": 512})
-    assert main(arguments(tmp_path, "http://127.0.0.1:9")) == 1
+    write_job(tmp_path, rollout=engine, sampling={"contextLength": 8192})
+    assert main(arguments(tmp_path, "http://127.0.0.1:9")) == 2
     assert "spec.rollout.engine.kvCacheBytes" in caplog.text

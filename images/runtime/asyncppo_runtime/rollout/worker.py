@@ -12,7 +12,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from asyncppo.api.job import AsyncPPOJob
-from asyncppo.errors import RefusedError, UnreachableError
+from asyncppo.errors import RefusedError, UnreachableError, UserError
 from asyncppo.sync.columns import column_of
 from asyncppo.sync.member import MemberGuard, Mode
 from asyncppo.wire.client import WireClient
@@ -20,7 +20,7 @@ from asyncppo_runtime.environments.registry import environment_factory
 from asyncppo_runtime.policy import build_tokenizer
 from asyncppo_runtime.rollout.agent import Agent, AgentSettings
 from asyncppo_runtime.rollout.crew import Crew
-from asyncppo_runtime.rollout.engines.interface import Engine
+from asyncppo_runtime.rollout.engines.interface import Engine, EngineError
 from asyncppo_runtime.rollout.gate import Gate
 from asyncppo_runtime.rollout.heart import Heart
 from asyncppo_runtime.rollout.link import LearnerLink
@@ -86,13 +86,13 @@ class Worker:
 
         url: of the control port, which must be open, as the coordinator dials it.
 
-        Raises EngineError, UserError, and RefusedError when the learner refuses this worker for good.
+        Raises UserError when the engine cannot start, EngineError when it fails later, RefusedError when the learner refuses
+        this worker for good.
         """
         loops: list[asyncio.Task[None]] = []
         self._membership.url = url
         try:
-            await self._engine.start()
-            await self._engine.pause()
+            await self._started()
             loops = [asyncio.create_task(loop()) for loop in (self._heart.run, self._crew.run, self._uploads.run)]
             await self._until_told(loops)
             if self._standing.guard.mode is not Mode.OUT:
@@ -104,6 +104,13 @@ class Worker:
             self._crew.drop_all("stopped")
             await _cancelled(loops)
             await self._engine.close()
+
+    async def _started(self) -> None:
+        try:
+            await self._engine.start()
+        except EngineError as error:
+            raise UserError(f"the engine cannot start: {error}") from error
+        await self._engine.pause()
 
     async def _until_told(self, loops: list[asyncio.Task[None]]) -> None:
         """Until stop, drain or the job's end. A loop that ends before that has failed, and so has the worker."""
