@@ -98,12 +98,6 @@ def test_the_programs_get_the_accepted_manifest() -> None:
     assert job.spec.learner.image == SETTINGS.images.learner
 
 
-def test_dual_clip_turned_off_reaches_the_programs() -> None:
-    made = planned(algorithm={"updates": 10, "dualClip": None})
-    job = parse_manifest(json.loads(of_kind(made, "ConfigMap")["guess-job"]["data"]["job.json"]), "job.json")
-    assert job.spec.algorithm.dual_clip is None
-
-
 def test_the_token_is_in_the_secret_alone() -> None:
     made = planned()
     assert of_kind(made, "Secret")["guess-token"]["stringData"] == {"token": "secret-token"}
