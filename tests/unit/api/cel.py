@@ -55,9 +55,7 @@ def _program(rule: str) -> Any:
 
 def _typed(node: Schema, value: Any) -> Any:
     if "properties" in node:
-        # celpy cannot compare null with a number as API servers can: a nullable field that is null counts as absent here.
-        there = {name: child for name, child in value.items() if child is not None}
-        return celtypes.MapType({celtypes.StringType(k): _typed(node["properties"][k], v) for k, v in there.items()})
+        return celtypes.MapType({celtypes.StringType(k): _typed(node["properties"][k], v) for k, v in value.items()})
     if node.get("type") == "number":
         return celtypes.DoubleType(value)
     return json_to_cel(value)

@@ -42,7 +42,7 @@ GPU_LIMIT = 'spec.rollout.resources.limits["nvidia.com/gpu"]'
         ({"algorithm.updates": True}, "spec.algorithm.updates", ["found true", "an integer"]),
         ({"algorithm.updates": [1]}, "spec.algorithm.updates", ["found a list of 1"]),
         ({"algorithm.clipLow": 1}, "spec.algorithm.clipLow", ["found 1", "above 0 and below 1"]),
-        ({"algorithm.dualClip": 1}, "spec.algorithm.dualClip", ["found 1", "above 1, or null"]),
+        ({"algorithm.dualClip": 1}, "spec.algorithm.dualClip", ["dualClip must be above 1, or 0"]),
         ({"suspend": "yes"}, "spec.suspend", ["true or false", "without quotes"]),
         ({"oldLogits.strategy": "interuption"}, "spec.oldLogits.strategy", ["one of Interruption, Snapshot", "did you mean Interruption?"]),
         ({"oldLogits.strategy": "Zebra"}, "spec.oldLogits.strategy", ['found "Zebra"', "choose one of these"]),
@@ -133,13 +133,19 @@ def test_long_values_are_shortened() -> None:
 def test_null_means_not_set() -> None:
     plain = parse_manifest(document(), "m.yaml")
     with_nulls = document(
-        {"sampling": None, "optimizer": {"schedule": None}, "activeDeadlineSeconds": None, "model.pretrained": None}
+        {
+            "sampling": None,
+            "optimizer": {"schedule": None},
+            "activeDeadlineSeconds": None,
+            "algorithm.dualClip": None,
+            "model.pretrained": None,
+        }
     )
     assert parse_manifest(with_nulls | {"status": None}, "m.yaml") == plain
 
 
-def test_null_is_kept_where_it_means_something() -> None:
-    job = parse_manifest(document({"algorithm.dualClip": None, "environment.parameters": {"a": None}}), "m.yaml")
+def test_null_is_kept_in_free_content_and_zero_turns_off() -> None:
+    job = parse_manifest(document({"algorithm.dualClip": 0, "environment.parameters": {"a": None}}), "m.yaml")
     assert job.spec.algorithm.dual_clip is None
     assert job.spec.environment.parameters == {"a": None}
 
@@ -160,7 +166,7 @@ def test_what_kubernetes_adds_is_taken() -> None:
 
 def test_dump_and_load_are_inverse(tmp_path: Path) -> None:
     changes = {
-        "algorithm.dualClip": None,
+        "algorithm.dualClip": 0,
         "environment.parameters": {"text": 'é "q" \\ \x7f 🙂', "nested": [1, 2.5e-7, None, True]},
         "learner.storage": 1 << 40,
         "optimizer.learningRate": 1e-5,
@@ -172,7 +178,7 @@ def test_dump_and_load_are_inverse(tmp_path: Path) -> None:
     again = load_manifest(file)
     assert again == job
     assert dump_manifest(again) == file.read_text(encoding="utf-8")
-    assert json.loads(dump_manifest(job))["spec"]["algorithm"]["dualClip"] is None
+    assert json.loads(dump_manifest(job))["spec"]["algorithm"]["dualClip"] == 0
 
 
 def test_the_dump_does_not_depend_on_how_the_manifest_was_written() -> None:

@@ -29,6 +29,8 @@ INVALID: list[tuple[str, dict[str, Any]]] = [
     ("GroupsToCompare", {"algorithm.groupSize": 1, "algorithm.advantage": "DrGRPO"}),
     ("CriticOfGAE", {"algorithm.advantage": "GAE"}),
     ("CriticOfGAE", {"algorithm.critic": {}}),
+    ("DualClipAboveOne", {"algorithm.dualClip": 1}),
+    ("DualClipAboveOne", {"algorithm.dualClip": 0.5}),
     ("CapAboveMask", {"algorithm.discrepancy.bound": 2.5}),
     ("CapAboveMask", {"algorithm.discrepancy.cap": 1}),
     ("WeightOfControl", {"algorithm.discrepancy": {"control": "TIS", "weight": "MaskOnly"}}),
@@ -73,7 +75,8 @@ VALID: list[dict[str, Any]] = [
     {"rollout.replicas": 0},
     {"rollout.engine": {"type": "VLLM", "tensorParallel": 2, "options": {"max_num_seqs": 4}}},
     {"rollout.engine.precision": "Float64"},
-    {"algorithm.dualClip": None},
+    {"algorithm.dualClip": 0},
+    {"algorithm.dualClip": 1.5},
 ]
 
 
@@ -137,7 +140,7 @@ def _value(node: Schema) -> st.SearchStrategy[Any]:
         low = node["minimum"]
         return st.integers(low, min(node["maximum"], low + 12))
     if node["type"] == "number":
-        return st.sampled_from([1, 1.0, 1.25, 2, 2.5])
+        return st.sampled_from([number for number in (0, 0.5, 1, 1.0, 1.25, 2, 2.5) if number >= node["minimum"]])
     if node["type"] == "string":
         return st.sampled_from(["a:B", "c:D"])
     return st.just({})

@@ -9,6 +9,7 @@ from tests.unit.api.builders import leaves
 from asyncppo.api.base import ApiModel
 from asyncppo.api.roles import Quantity
 from asyncppo.api.schema import Schema, allowed, at, job_schema, spec_schema, structural, with_defaults, without_nulls
+from asyncppo.api.training import Switchable
 
 
 class Inner(ApiModel):
@@ -30,8 +31,8 @@ class Outer(ApiModel):
     over two lines."""
     again: Inner | None = None
     """The type used twice."""
-    switched: float | None = 3.0
-    """Null means something."""
+    switched: Switchable = 3.0
+    """Zero turns it off."""
     amounts: dict[str, Quantity] = {}
     """Quantities by name."""
 
@@ -62,13 +63,18 @@ def test_optional_fields_have_neither_null_nor_default() -> None:
     assert "default" not in at(OUTER, "again")
 
 
-def test_a_default_that_null_replaces_is_nullable() -> None:
+def test_what_zero_turns_off_is_a_number() -> None:
     assert at(OUTER, "switched") == {
         "default": 3.0,
-        "description": "Null means something.",
-        "nullable": True,
+        "description": "Zero turns it off.",
+        "minimum": 0.0,
         "type": "number",
     }
+    for given in (0, 0.0):
+        assert Outer(literal="only", switched=given).switched is None
+    assert Outer(literal="only", switched=None).model_dump(mode="json")["switched"] == 0
+    with pytest.raises(ValueError, match="greater than or equal"):
+        Outer(literal="only", switched=-1)
 
 
 def test_sub_objects_default_to_empty_and_required_is_required() -> None:
@@ -106,9 +112,21 @@ class OtherDefault(ApiModel):
     inner: Inner = Inner(bounded=0.25)
 
 
+class NullableDefault(ApiModel):
+    """A default that null would replace."""
+
+    switched: float | None = 3.0
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
-    [(Recursive, "cannot recurse"), (Union, "union"), (Free, "preserve-unknown"), (OtherDefault, "differs from")],
+    [
+        (NullableDefault, "null cannot replace"),
+        (Recursive, "cannot recurse"),
+        (Union, "union"),
+        (Free, "preserve-unknown"),
+        (OtherDefault, "differs from"),
+    ],
 )
 def test_what_no_structural_schema_can_say(model: type[ApiModel], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -129,7 +147,7 @@ def test_defaults_leave_what_is_there_and_what_is_unknown() -> None:
     assert with_defaults(OUTER, given) == {
         "inner": {"bounded": 0.1, "x": None},
         "again": {"bounded": 0.5},
-        "switched": None,
+        "switched": 3.0,
         "amounts": {},
         "y": {"z": None},
     }
@@ -141,10 +159,7 @@ def test_filling_in_does_not_share_the_schemas_own_values() -> None:
 
 
 def test_nulls_that_mean_nothing_go() -> None:
-    assert without_nulls(OUTER, {"inner": {"nothing": None}, "again": None, "switched": None}) == {
-        "inner": {},
-        "switched": None,
-    }
+    assert without_nulls(OUTER, {"inner": {"nothing": None}, "again": None, "x": None}) == {"inner": {}, "x": None}
 
 
 @pytest.mark.parametrize(
@@ -158,7 +173,6 @@ def test_nulls_that_mean_nothing_go() -> None:
             {"type": "number", "minimum": 0.0, "exclusiveMinimum": True, "maximum": 10.0},
             "a number above 0 and at most 10",
         ),
-        ({"type": "number", "minimum": 1.0, "exclusiveMinimum": True, "nullable": True}, "a number above 1, or null"),
         ({"type": "string", "enum": ["a", "b"]}, "one of a, b"),
         ({"type": "string", "enum": ["a"]}, "a"),
         ({"type": "string", "minLength": 1, "maxLength": 9}, "a string of 1 to 9 characters"),

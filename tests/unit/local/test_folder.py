@@ -113,9 +113,9 @@ def test_two_runs_get_two_uids_and_tokens(tmp_path: Path) -> None:
     assert made[0][1] != made[1][1]
 
 
-def test_an_explicit_null_survives_the_job_file(tmp_path: Path) -> None:
-    folder = folder_with(tmp_path, job(algorithm={"updates": 5, "dualClip": None}))
-    before = check(folder, job(algorithm={"updates": 5, "dualClip": None}), resume=True)
+def test_what_zero_turns_off_survives_the_job_file(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, job(algorithm={"updates": 5, "dualClip": 0}))
+    before = check(folder, job(algorithm={"updates": 5, "dualClip": 0}), resume=True)
     assert before is not None
     assert before.spec.algorithm.dual_clip is None
 

@@ -85,7 +85,7 @@ def job_fingerprint(spec: AsyncPPOJobSpec) -> str:
     Only what differs from a default counts, so that a field added later leaves the fingerprints of earlier runs alone.
     """
     told = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    fixed = {path: value for path in fixed_paths() if (value := _get(told, path, otherwise=...)) is not ...}
+    fixed = {path: value for path in fixed_paths() if (value := _get(told, path)) is not None}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -113,10 +113,8 @@ def _same(schema: Schema, path: str) -> str:
     node = schema
     for part in parent.split(".") if parent else ():
         node = node["properties"][part]
-    field = node["properties"][name]
-    if (name in node.get("required", ()) or "default" in field) and not field.get("nullable"):
+    if name in node.get("required", ()) or "default" in node["properties"][name]:
         return f"self.{path} == oldSelf.{path}"
-    # May be absent, or null, which a rule can only ask about with has() whatever the server makes of it.
     return f"has(self.{path}) == has(oldSelf.{path}) && (!has(self.{path}) || self.{path} == oldSelf.{path})"
 
 
@@ -124,9 +122,9 @@ def _dump(spec: AsyncPPOJobSpec) -> dict[str, Any]:
     return spec.model_dump(mode="json", by_alias=True)
 
 
-def _get(value: Any, path: str, otherwise: Any = None) -> Any:
+def _get(value: Any, path: str) -> Any:
     for name in path.split("."):
-        value = value.get(name, otherwise) if isinstance(value, dict) else otherwise
+        value = value.get(name) if isinstance(value, dict) else None
     return value
 
 

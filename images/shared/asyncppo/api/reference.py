@@ -26,8 +26,8 @@ digits and dashes: the names of its pods begin with it.
 schema, the rules across fields by its CEL rules (Kubernetes 1.25 and later), and everything once more by the operator, which creates
 nothing for a job that is not valid.
 
-A field whose default is *required* must be set; one without a default may be left out. `null` means "not set", except where null is
-named as a value. Quantities are Kubernetes' own. What is not built yet is refused with "not implemented yet", never ignored.
+A field whose default is *required* must be set; one without a default may be left out. `null` means "not set". Quantities are
+Kubernetes' own. What is not built yet is refused with "not implemented yet", never ignored.
 """
 
 _CHANGES = """## What may change on a job that exists

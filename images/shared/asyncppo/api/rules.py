@@ -108,6 +108,16 @@ RULES: tuple[Rule, ...] = (
         cel="(self.advantage == 'GAE') == has(self.critic)",
     ),
     Rule(
+        name="DualClipAboveOne",
+        path="algorithm.dualClip",
+        reads=("algorithm.dualClip",),
+        holds=lambda spec: spec.algorithm.dual_clip is None or spec.algorithm.dual_clip > 1,
+        message="dualClip must be above 1, or 0 to turn it off",
+        remedy="choose a value such as 3, or 0",
+        node="algorithm",
+        cel="self.dualClip == 0.0 || self.dualClip > 1.0",
+    ),
+    Rule(
         name="CapAboveMask",
         path="algorithm.discrepancy.cap",
         reads=(

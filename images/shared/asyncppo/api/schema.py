@@ -31,12 +31,12 @@ class _Generator(GenerateJsonSchema):
         return self.generate_inner(schema["schema"])
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        """Drops `default: null`. A default that null may replace needs `nullable`, or the API server puts the default back."""
+        """Drops `default: null`. Refuses a default that null would replace: API servers put the default back."""
         made = super().default_schema(schema)
         if made.get("default", ...) is None:
             del made["default"]
-        elif schema["schema"]["type"] == "nullable":
-            made["nullable"] = True
+        elif "default" in made and schema["schema"]["type"] == "nullable":
+            raise ValueError(f"null cannot replace the default {made['default']}: an API server would put it back")
         return made
 
 
@@ -97,7 +97,7 @@ def _structural(node: Schema, definitions: dict[str, Schema], trail: tuple[str, 
 
 
 def with_defaults(node: Schema, value: Any) -> Any:
-    """`value` as the API server stores it: nulls pruned where they mean nothing, then defaults filled in, from the top down."""
+    """`value` as the API server stores it: nulls of known fields pruned, then defaults filled in, from the top down."""
     if isinstance(value, list) and "items" in node:
         return [with_defaults(node["items"], item) for item in value]
     if not isinstance(value, dict) or "properties" not in node:
@@ -112,11 +112,11 @@ def with_defaults(node: Schema, value: Any) -> Any:
 
 
 def without_nulls(node: Schema, value: Any) -> Any:
-    """`value` without the nulls that mean "not set": those of known fields that are not nullable."""
+    """`value` without the nulls of known fields, which mean "not set"."""
     if not isinstance(value, dict) or "properties" not in node:
         return value
     fields = node["properties"]
-    kept = {k: v for k, v in value.items() if v is not None or k not in fields or fields[k].get("nullable")}
+    kept = {k: v for k, v in value.items() if v is not None or k not in fields}
     return {k: without_nulls(fields[k], v) if k in fields else v for k, v in kept.items()}
 
 
@@ -129,8 +129,6 @@ def at(node: Schema, path: str) -> Schema:
 
 def allowed(node: Schema) -> str:
     """What a value must be, in words."""
-    if node.get("nullable"):
-        return allowed({**node, "nullable": False}) + ", or null"
     if "enum" in node:
         values = [str(value) for value in node["enum"]]
         return values[0] if len(values) == 1 else "one of " + ", ".join(values)

@@ -6,7 +6,7 @@ Owns these fields, their defaults and their bounds. Does not own rules across th
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from asyncppo.api.base import ApiModel
 
@@ -14,6 +14,20 @@ PositiveInt = Annotated[int, Field(ge=1, le=2**31 - 1)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=2**31 - 1)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
+
+
+def _zero_is_off(value: Any) -> Any:
+    return None if value == 0 and not isinstance(value, bool) else value
+
+
+Switchable = Annotated[
+    Annotated[float, Field(ge=0.0)] | None,
+    BeforeValidator(_zero_is_off),
+    PlainSerializer(lambda value: 0.0 if value is None else value, return_type=float),
+    WithJsonSchema({"type": "number", "minimum": 0.0}),
+]
+"""A number that 0 turns off; None in Python. Not null in manifests: API servers put the default where they find a null."""
+
 Parameters = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
 
 
@@ -181,8 +195,8 @@ class AlgorithmSpec(ApiModel):
     """Lower clip of the staleness ratio: 1 - clipLow."""
     clip_high: PositiveFloat = 0.2
     """Upper clip of the staleness ratio: 1 + clipHigh."""
-    dual_clip: Annotated[float, Field(gt=1.0)] | None = 3.0
-    """Bounds the surrogate of negative advantages at dualClip x advantage; null turns it off (PPO loss)."""
+    dual_clip: Switchable = 3.0
+    """Bounds the surrogate of negative advantages at dualClip x advantage, above 1; 0 turns it off (PPO and GSPO)."""
     discrepancy: DiscrepancySpec = DiscrepancySpec()
     """Control of the discrepancy ratio."""
     entropy_coefficient: NonNegativeFloat = 0.0
