@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -171,9 +172,15 @@ def test_any_schedule_of_pauses_and_swaps_leaves_every_token_exact(
     asyncio.run(any_schedule(tmp_path, script, count))
 
 
+@lru_cache
+def made(version: int) -> torch.nn.Module:
+    """The version's model, made once for all examples."""
+    return model_of(job_spec(), version + 1)
+
+
 async def any_schedule(tmp_path: Path, script: list[tuple[int, str]], count: int) -> None:
     spec = job_spec()
-    models = {0: model_of(spec, 1)}
+    models = {0: made(0)}
     engine = await running_engine(spec, tmp_path, models[0])
     tasks = [asyncio.create_task(continued(engine, f"s{i}", i)) for i in range(count)]
     for wait, what in script:
@@ -181,7 +188,7 @@ async def any_schedule(tmp_path: Path, script: list[tuple[int, str]], count: int
             await asyncio.sleep(0)
         if what == "swap":
             version = len(models)
-            models[version] = model_of(spec, version + 1)
+            models[version] = made(version)
             await swap(engine, tmp_path, models[version], version)
         else:
             await engine.pause()
