@@ -5,6 +5,7 @@ which trajectories are in it (`asyncppo_runtime.learner`) nor the values of old 
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -140,38 +141,46 @@ def build_batch(
     if not trajectories:
         raise BatchError("a batch needs at least one trajectory")
     count, longest = len(trajectories), max(len(t.token_ids) for t in trajectories)
-    shape = (count, longest)
-    token_ids = torch.zeros(shape, dtype=torch.int64)
-    loss_mask = torch.zeros(shape, dtype=torch.bool)
-    policy_version = torch.full(shape, NO_VERSION, dtype=torch.int64)
-    segment_index = torch.full(shape, -1, dtype=torch.int64)
-    old_version_used = torch.full(shape, NO_VERSION, dtype=torch.int64)
-    behavior = torch.zeros(shape, dtype=dtype)
-    old = torch.zeros(shape, dtype=dtype)
+    # Flat lists and one scatter each: a tensor operation per segment would cost more than the forward of a small model.
+    present: list[int] = []
+    ids: list[int] = []
+    where: list[int] = []
+    version: list[int] = []
+    ordinal: list[int] = []
+    used: list[int] = []
+    behavior: list[float] = []
+    old: list[float] = []
     for row, trajectory in enumerate(trajectories):
         _check_trajectory(row, trajectory, train_version)
-        token_ids[row, : len(trajectory.token_ids)] = torch.tensor(trajectory.token_ids, dtype=torch.int64)
+        first = row * longest
+        present.extend(range(first, first + len(trajectory.token_ids)))
+        ids.extend(trajectory.token_ids)
         for index, segment in enumerate(trajectory.segments):
-            span = slice(segment.start, segment.end)
-            loss_mask[row, span] = True
-            policy_version[row, span] = segment.version
-            segment_index[row, span] = index
-            behavior[row, span] = torch.tensor(segment.behavior_logprobs, dtype=dtype)
-            if segment.old_logprobs is None:
-                old[row, span] = torch.nan
-            else:
-                old[row, span] = torch.tensor(segment.old_logprobs, dtype=dtype)
-                old_version_used[row, span] = segment.old_version
+            tokens = segment.end - segment.start
+            where.extend(range(first + segment.start, first + segment.end))
+            version.extend([segment.version] * tokens)
+            ordinal.extend([index] * tokens)
+            behavior.extend(segment.behavior_logprobs)
+            scored = segment.old_logprobs is not None
+            old.extend(segment.old_logprobs if segment.old_logprobs is not None else [math.nan] * tokens)
+            used.extend([segment.old_version if scored else NO_VERSION] * tokens)
+    places = torch.tensor(where, dtype=torch.int64)
+
+    def spread(values: Sequence[float], at: Tensor, kind: torch.dtype, fill: float) -> Tensor:
+        flat = torch.full((count * longest,), fill, dtype=kind)
+        flat[at] = torch.tensor(values, dtype=kind)
+        return flat.view(count, longest)
+
     return TokenBatch(
-        token_ids=token_ids,
+        token_ids=spread(ids, torch.tensor(present, dtype=torch.int64), torch.int64, 0),
         lengths=torch.tensor([len(t.token_ids) for t in trajectories], dtype=torch.int64),
-        loss_mask=loss_mask,
-        policy_version=policy_version,
-        segment_index=segment_index,
-        behavior_logprobs=behavior,
-        old_logprobs=old,
-        old_version_used=old_version_used,
-        advantages=torch.zeros(shape, dtype=dtype),
+        loss_mask=spread([True] * len(where), places, torch.bool, False),
+        policy_version=spread(version, places, torch.int64, NO_VERSION),
+        segment_index=spread(ordinal, places, torch.int64, -1),
+        behavior_logprobs=spread(behavior, places, dtype, 0.0),
+        old_logprobs=spread(old, places, dtype, 0.0),
+        old_version_used=spread(used, places, torch.int64, NO_VERSION),
+        advantages=torch.zeros((count, longest), dtype=dtype),
         rewards=torch.tensor([t.reward for t in trajectories], dtype=dtype),
         group=torch.tensor([t.group for t in trajectories], dtype=torch.int64),
         train_version=train_version,

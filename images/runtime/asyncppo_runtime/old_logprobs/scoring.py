@@ -141,13 +141,17 @@ def _score_version(
         requests.append(ScoreRequest(longest.token_ids, [(segment.start, segment.end) for segment in family]))
     answers = score(held.model, requests, forward)
     result.forward_tokens[held.version] = sum(max(end for _, end in request.spans) for request in requests)
-    for family, scores in zip(families, answers, strict=True):
-        for segment, old in zip(family, scores, strict=True):
-            behavior = torch.from_numpy(
-                np.array(segment.behavior_logprobs, dtype=np.float64)
-            )  # what the ledger lends is read-only
-            verdict = verify_scores(old, behavior, bound)
-            if verdict.accepted:
-                result.scored.append(ScoredSegment(segment, old, held.version, held.train_hash))
-            else:
-                result.refused.append(RefusedSegment(segment, verdict))
+    made = [
+        (segment, old)
+        for family, scores in zip(families, answers, strict=True)
+        for segment, old in zip(family, scores, strict=True)
+    ]
+    behaviors = [np.asarray(segment.behavior_logprobs, dtype=np.float64) for segment, _ in made]
+    together = verify_scores(torch.cat([old for _, old in made]), torch.from_numpy(np.concatenate(behaviors)), bound)
+    for (segment, old), behavior in zip(made, behaviors, strict=True):
+        # All at once first: one by one only to find who is to blame.
+        verdict = together if together.accepted else verify_scores(old, torch.from_numpy(behavior.copy()), bound)
+        if verdict.accepted:
+            result.scored.append(ScoredSegment(segment, old, held.version, held.train_hash))
+        else:
+            result.refused.append(RefusedSegment(segment, verdict))
