@@ -20,6 +20,8 @@ from asyncppo.api.training import (
 )
 
 GROUPED = (Advantage.GRPO, Advantage.DR_GRPO, Advantage.RLOO)
+WITHOUT_EFFECT_ON_ROLLOUT = (DiscrepancyControl.TOKEN_MASK, DiscrepancyControl.NONE)
+"""Where the ratio is 1 everywhere, the default keeps every token at weight 1."""
 WEIGHTS = (DiscrepancyControl.TIS, DiscrepancyControl.ICE_POP)
 
 
@@ -155,13 +157,13 @@ RULES: tuple[Rule, ...] = (
         reads=("oldLogits.strategy", "algorithm.discrepancy.control"),
         holds=lambda spec: (
             spec.old_logits.strategy is not Strategy.ROLLOUT
-            or spec.algorithm.discrepancy.control is DiscrepancyControl.NONE
+            or spec.algorithm.discrepancy.control in WITHOUT_EFFECT_ON_ROLLOUT
         ),
-        message="strategy Rollout takes the engine's log-probs as old ones: the discrepancy is already inside the clipped ratio, "
-        "so a weight would count it twice and a mask could never act",
+        message="strategy Rollout takes the engine's log-probs as old ones: the clipped ratio already holds the whole discrepancy, "
+        "so this control would count it twice",
         remedy="set control: None, or choose another strategy",
         node="",
-        cel="self.oldLogits.strategy != 'Rollout' || self.algorithm.discrepancy.control == 'None'",
+        cel="self.oldLogits.strategy != 'Rollout' || self.algorithm.discrepancy.control in ['TokenMask', 'None']",
     ),
     Rule(
         name="WarmupWithinUpdates",
