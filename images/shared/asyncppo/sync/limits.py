@@ -1,0 +1,32 @@
+"""How long a coordinator waits for whom. Owns the deadlines; the manifest's `weightSync` gives the two that matter."""
+
+from dataclasses import dataclass
+
+from asyncppo.api.roles import WeightSyncSpec
+from asyncppo.sync.columns import Phase
+
+
+@dataclass(frozen=True)
+class SyncLimits:
+    """Seconds. pause, load: a member's deadlines; a member later than that is fenced. learner: one call to the learner.
+
+    watch: a long poll for news. stall: an open epoch of another coordinator that has not moved for so long is taken over.
+    pause_ttl: a pause's time to live; paused members are told again every quarter of it while the sync goes on.
+    """
+
+    pause: float = 60.0
+    load: float = 300.0
+    learner: float = 120.0
+    watch: float = 10.0
+    stall: float = 30.0
+    pause_ttl: float = 60.0
+    min_ready: int = 1
+
+    @classmethod
+    def of(cls, spec: WeightSyncSpec) -> "SyncLimits":
+        """The limits of a manifest's `weightSync`."""
+        return cls(pause=spec.pause_timeout_seconds, load=spec.load_timeout_seconds, min_ready=spec.min_ready)
+
+    def member(self, phase: Phase) -> float:
+        """Deadline of a member's answer in `phase`."""
+        return self.load if phase is Phase.LOAD else self.pause
