@@ -1,7 +1,7 @@
 """What can go wrong between text and ids.
 
 EncodingError            an observation cannot become ids: the environment's error, it ends the episode, not the program
-└── TemplateError        the chat template is missing or unfit
+└── TemplateError        the chat template is unfit
 """
 
 
@@ -10,4 +10,4 @@ class EncodingError(Exception):
 
 
 class TemplateError(EncodingError):
-    """A chat template is missing or does not keep the model's words apart from what follows them."""
+    """A chat template refuses the messages, or does not keep the model's words apart from what follows them."""

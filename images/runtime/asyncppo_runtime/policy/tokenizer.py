@@ -12,13 +12,18 @@ from asyncppo.api.job import AsyncPPOJobSpec
 from asyncppo.errors import UserError
 from asyncppo_runtime.environments.interface import Observation
 from asyncppo_runtime.environments.registry import environment_class
-from asyncppo_runtime.policy.chat import continuation, opening
+from asyncppo_runtime.policy.chat import continuation, encode, opening
 from asyncppo_runtime.policy.errors import EncodingError
 from asyncppo_runtime.policy.source import FIELD, Source, resolve
 from asyncppo_runtime.policy.symbols import symbol_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+REMEMBERED = 4096  # texts and turns looked up instead of encoded and decoded again
+REMEMBER_CHARACTERS = 64
+REMEMBER_IDS = 8
 
 
 class PolicyTokenizer(msgspec.Struct, frozen=True):
@@ -33,6 +38,8 @@ class PolicyTokenizer(msgspec.Struct, frozen=True):
     eos_id: int
     pad_id: int
     stop_token_ids: list[int]
+    _encoded: dict[tuple[str, bool], list[int]] = {}
+    _decoded: dict[tuple[int, ...], str] = {}
 
     def first(self, observation: Observation) -> list[int]:
         """Ids of an episode's first observation: the prompt. Raises EncodingError."""
@@ -40,7 +47,7 @@ class PolicyTokenizer(msgspec.Struct, frozen=True):
             return self._checked(observation.token_ids)
         if observation.messages is not None:
             return opening(self.hf, observation.messages)
-        return self._text(observation.text or "", special=True)
+        return self._text(observation.text or "", True)
 
     def following(self, observation: Observation, turn_ids: list[int]) -> list[int]:
         """Ids appended after the model's turn `turn_ids` (exact, as sampled) for a later observation. Raises EncodingError.
@@ -54,18 +61,30 @@ class PolicyTokenizer(msgspec.Struct, frozen=True):
             ids = continuation(self.hf, observation.messages)
             said = turn_ids[-1] if turn_ids else -1
             return ids[1:] if ids and ids[0] == said and said in self.stop_token_ids else ids
-        return self._text(observation.text or "", special=False)
+        return self._text(observation.text or "", False)
 
     def action(self, turn_ids: list[int]) -> str:
         """The text of a model turn, a closing stop token left out."""
-        words = turn_ids[:-1] if turn_ids and turn_ids[-1] in self.stop_token_ids else turn_ids
-        return str(self.hf.decode(words, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        words = tuple(turn_ids[:-1] if turn_ids and turn_ids[-1] in self.stop_token_ids else turn_ids)
+        known = self._decoded.get(words)
+        if known is None:
+            known = str(self.hf.decode(list(words), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+            if len(words) <= REMEMBER_IDS:
+                if len(self._decoded) >= REMEMBERED:
+                    self._decoded.clear()
+                self._decoded[words] = known
+        return known
 
     def _text(self, text: str, special: bool) -> list[int]:
-        try:
-            return list(self.hf(text, add_special_tokens=special)["input_ids"])
-        except Exception as error:
-            raise EncodingError(f"the tokenizer cannot encode {text[:80]!r}: {error}") from error
+        """Short texts come again and again (symbols, prompts of a group); encoding one costs more than looking it up."""
+        known = self._encoded.get((text, special))
+        if known is None:
+            known = encode(self.hf, text, special)
+            if len(text) <= REMEMBER_CHARACTERS:
+                if len(self._encoded) >= REMEMBERED:
+                    self._encoded.clear()
+                self._encoded[text, special] = known
+        return list(known)
 
     def _checked(self, token_ids: list[int]) -> list[int]:
         if any(not 0 <= token < self.vocab_size for token in token_ids):
@@ -82,7 +101,11 @@ def build_tokenizer(spec: AsyncPPOJobSpec) -> PolicyTokenizer:
             raise UserError(
                 f"spec.model.builtin: the environment {kind.__name__} declares no symbols(); use spec.model.pretrained with it"
             )
-        hf = symbol_tokenizer(symbols(spec.environment.parameters))
+        try:
+            words = symbols(spec.environment.parameters)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"spec.environment.parameters: {kind.__name__} refuses them: {error}") from error
+        hf = symbol_tokenizer(words)
         return _described(hf, [int(hf.eos_token_id)])
     if spec.model.pretrained is None:
         raise UserError("spec.model: name exactly one of builtin and pretrained")
