@@ -21,7 +21,7 @@ def shown(renderable: RenderableType) -> str:
 def test_a_trajectory_token_by_token() -> None:
     text = shown(render_trajectory(trajectory()))
     for line in (
-        "trajectory 42 group 6 attempt 1 sampled by rollout-1",
+        "trajectory 42 group 6 attempt 1 by rollout-1",
         "reward 0.900 ended done turns 2 versions 3–4",
         "trained into version 6, staleness 2",
         "text <bos> 7 > 11 =",

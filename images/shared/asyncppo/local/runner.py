@@ -6,6 +6,7 @@ sync protocol (`asyncppo.sync`), what the learner knows (`feed.py`), nor what is
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 
 from asyncppo.api.job import AsyncPPOJob
 from asyncppo.errors import UnreachableError
+from asyncppo.local.coordination import COORDINATOR, logged
 from asyncppo.local.feed import Feed, request_stop
 from asyncppo.local.folder import RunFolder
 from asyncppo.local.outcome import Outcome
@@ -35,6 +37,8 @@ from asyncppo.wire.client import WireClient
 
 Coordinate = Callable[[WireClient, str, AsyncPPOJob], Awaitable[None]]
 """Drives version syncs against the learner at this URL until the job is over."""
+
+log = logging.getLogger(__name__)
 
 OVER = frozenset({"Complete", "Failed"})
 
@@ -84,7 +88,7 @@ class LocalRun:
         stops = Stops()
         async with WireClient(self.token) as client:
             feed = Feed(client, self.addresses, History(self.folder.metrics_file))
-            with stops.caught():
+            with logged(self.folder.log_file(COORDINATOR)), stops.caught():
                 await supervisor.open()
                 try:
                     return await _Course(self, supervisor, feed, client, screen, stops).follow()
@@ -213,9 +217,11 @@ class _Course:
             try:
                 await self._run.coordinate(self._client, self._run.addresses.learner_url, self._run.job)
                 return
-            except Exception as error:  # noqa: BLE001  (a coordinator of the same process must not take the runner along)
+            except Exception as error:  # a coordinator in this process must not take the runner along
+                log.exception("the coordinator failed")
                 reason = f"{type(error).__name__}: {error}"
-                if not self._supervisor.count_failure("coordinator", reason, []):
+                words = last_words(self._run.folder.log_file(COORDINATOR))
+                if not self._supervisor.count_failure(COORDINATOR, reason, words):
                     return
             await asyncio.sleep(self._run.patience.backoff.delay(1))
 
@@ -285,7 +291,7 @@ class _Course:
             ),
             restarts=self._supervisor.restarts_by_role,
             words=words or [],
-            log_file=self._run.folder.log_file(role) if role and role != "coordinator" else None,
+            log_file=self._run.folder.log_file(role) if role else None,
             bad_input=bad_input,
         )
 

@@ -38,7 +38,9 @@ def render_listing(listing: Listing) -> RenderableType:
 def render_trajectory(view: TrajectoryView) -> RenderableType:
     """One trajectory: what it is, its text, its tokens."""
     parts: list[RenderableType] = [_heading(view), Text()]
-    if view.pruned:
+    if view.pruned and view.line.fate == "InFlight":
+        parts.append(Text("It is being produced: nothing of it has been handed in yet.", style=CAUTION))
+    elif view.pruned:
         parts.append(Text("Its tokens are no longer kept: no checkpoint needs them any more.", style=CAUTION))
     else:
         parts += [_colored_text(view), Text(), _tokens(view.tokens)]
@@ -51,7 +53,7 @@ def _heading(view: TrajectoryView) -> Text:
     line = view.line
     text = Text.assemble(
         ("trajectory ", QUIET), (str(line.id), "bold"), (f"  group {line.group}  attempt {view.attempt}", QUIET),
-        (f"  sampled by {line.member}\n", QUIET),
+        (f"  by {line.member}\n", QUIET),
         ("reward ", QUIET), (f"{line.reward:.3f}", "bold"), ("  ended ", QUIET), line.end_reason or "not yet",
         ("  turns ", QUIET), str(view.turns), ("  versions ", QUIET), _versions(line), "\n",
     )  # fmt: skip
