@@ -157,7 +157,7 @@ class VllmEngine:
     @property
     def kv_usage(self) -> float:
         """See `Engine.kv_usage`."""
-        return 0.0
+        return self._process.kv_usage if self._process is not None else 0.0
 
     async def _asked(self, process: VllmProcess, token_ids: list[int], sampling: Any, number: str) -> Any:
         """One request through vLLM; the RequestOutput it ends with. From here to vLLM's queue there is no suspension."""
@@ -168,7 +168,7 @@ class VllmEngine:
                 output = answer
         except Exception as error:
             if process.dead:
-                raise process.gone() from error
+                raise process.gone() from None  # one error object, raised in every request: its trace says nothing
             raise EngineError(f"vLLM failed at a request: {type(error).__name__} {error}") from error
         if output is None:
             raise EngineError("vLLM ended a request without an answer; its log has the cause")

@@ -27,20 +27,27 @@ log = logging.getLogger(__name__)
 
 
 class VllmProcess:
-    """One AsyncLLM and its core. `llm` is vLLM's own object."""
+    """One AsyncLLM and its core. `llm` is vLLM's own object. kv_usage: share of the KV cache in use at the core's last step."""
 
-    def __init__(self, llm: Any) -> None:
+    def __init__(self, llm: Any, gauge: "KvGauge") -> None:
         self.llm = llm
+        self._gauge = gauge
         self._closed = False
+
+    @property
+    def kv_usage(self) -> float:
+        """0 to 1; the fullest replica's."""
+        return max(self._gauge.shares.values(), default=0.0)
 
     @classmethod
     async def start(cls, spec: AsyncPPOJobSpec, model: Path) -> "VllmProcess":
         """Start vLLM for the model in folder `model`; takes seconds (imports), in a thread. Raises EngineError."""
-        llm = await asyncio.to_thread(_boot, spec, model)
-        process = cls(llm)
+        gauge = KvGauge()
+        process = cls(await asyncio.to_thread(_boot, spec, model, gauge), gauge)
         try:
-            await process.call(llm.collective_rpc("asyncppo_watch"))
-            await process.call(llm.get_supported_tasks())  # asked once; later requests then enter without a suspension
+            await process.call(
+                process.llm.get_supported_tasks()
+            )  # asked once; later requests then enter without a suspension
         except BaseException:
             await process.close()
             raise
@@ -90,14 +97,42 @@ def _nothing() -> None:
     """Done already."""
 
 
-def _boot(spec: AsyncPPOJobSpec, model: Path) -> Any:
+class KvGauge:
+    """Stands where vLLM keeps its stat loggers; of what the core tells, the KV cache's share is kept, by replica."""
+
+    def __init__(self) -> None:
+        self.shares: dict[int, float] = {}
+
+    def __call__(self, vllm_config: Any, engine_index: int = 0) -> "KvGauge":
+        """vLLM makes its loggers with a factory; this object is its own."""
+        return self
+
+    def record(
+        self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any = None, engine_idx: int = 0
+    ) -> None:
+        """After each step of a replica."""
+        if scheduler_stats is not None:
+            self.shares[engine_idx] = float(scheduler_stats.kv_cache_usage)
+
+    def log_engine_initialized(self) -> None:
+        """Nothing to log."""
+
+    def log(self) -> None:
+        """Nothing to log."""
+
+    def record_sleep_state(self, is_awake: int, level: int) -> None:
+        """This engine never sleeps."""
+
+
+def _boot(spec: AsyncPPOJobSpec, model: Path, gauge: KvGauge) -> Any:
     devices = torch.cuda.device_count()
     fitness.check_devices(spec.rollout.engine.tensor_parallel, devices)
     arguments = engine_arguments(spec, model, accelerated=devices > 0)
     os.environ.update(environment(spec, accelerated=devices > 0))
     try:
-        from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
+
+        from vllm import AsyncEngineArgs
     except ImportError as error:
         raise EngineError(
             f"spec.rollout.engine.type: vLLM is not installed here ({error}); run make setup-vllm, or use type Torch"
@@ -109,6 +144,10 @@ def _boot(spec: AsyncPPOJobSpec, model: Path) -> Any:
     fitness.check_attention(config)
     fitness.check_memory(config, 0 if devices else fitness.free_memory())
     try:
-        return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+        llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True, stat_loggers=[gauge])
     except (RuntimeError, ValueError, OSError) as error:
         raise EngineError(f"vLLM did not start: {error}; its own log lines above have the cause") from error
+    # the core tells of itself at each step; the per-token figures vLLM would compute here besides, nobody looks at
+    llm.log_stats = llm.output_processor.log_stats = False
+    llm.logger_manager = gauge
+    return llm

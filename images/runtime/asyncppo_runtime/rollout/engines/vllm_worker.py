@@ -6,10 +6,11 @@ serving on all of them. A commit that fails half-way leaves the model unusable: 
 """
 
 import logging
+import multiprocessing
 import os
 import threading
-import time
 from collections.abc import Mapping
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,6 @@ import torch
 from safetensors import safe_open
 
 from asyncppo_runtime.weights.hashing import tensors_hash
-
-WATCH_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -33,17 +32,6 @@ class WeightsExtension:
     model_runner: Any
     model_config: Any
     vllm_config: Any
-
-    def asyncppo_watch(self) -> None:
-        """End this process when its parent is gone, however that ended: vLLM's core would otherwise wait for requests for ever."""
-        parent = os.getppid()
-
-        def watch() -> None:
-            while os.getppid() == parent:
-                time.sleep(WATCH_SECONDS)
-            os._exit(1)
-
-        threading.Thread(target=watch, name="asyncppo-watch", daemon=True).start()
 
     def asyncppo_stage(self, path: str, expected: str) -> str:
         """Map the file and hash its tensors: the canonical hash of the very bytes a commit loads.
@@ -106,3 +94,22 @@ def repack_tied(model: torch.nn.Module, staged: Mapping[str, torch.Tensor]) -> N
         if packed and f"{name}.weight" not in staged:
             log.debug("packing %s again", name)
             dispatch_cpu_unquantized_gemm(layer, remove_weight=False)
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the one that spawned it is gone, however that ended.
+
+    vLLM's core would otherwise wait for requests for ever, with all its memory, when the rollout is killed.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="asyncppo-watch", daemon=True).start()
+
+
+end_with_parent()  # at import: only vLLM's processes import this module, and they may be orphaned before the first call
