@@ -54,7 +54,7 @@ class Event:
 
 def condition(kind: Kind, value: bool | None, reason: str, message: str) -> Condition:
     """True, False, or None for Unknown."""
-    return Condition(kind, "Unknown" if value is None else str(value), reason, brief(message))
+    return Condition(kind, "Unknown" if value is None else str(value), reason, brief(message) or reason)
 
 
 def merge(

@@ -18,13 +18,14 @@ FINAL = frozenset({Phase.COMPLETE, Phase.FAILED})
 
 @dataclass(frozen=True)
 class Failure:
-    """The first failure of a role: what users look for among all that follow from it. at: RFC 3339."""
+    """The first failure of a role: what users look for among all that follow from it. at: RFC 3339. No field is empty: API servers
+    of version 1.20 make null of an empty string in an apply."""
 
     role: str
     pod: str
     reason: str
     message: str
-    at: str = ""
+    at: str
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _counts(raw: object) -> dict[str, int]:
     return {str(k): v for k, v in raw.items() if isinstance(v, int) and not isinstance(v, bool) and v > 0}
 
 
-def count_failures(memory: Memory, pods: Iterable[PodView]) -> Memory:
+def count_failures(memory: Memory, pods: Iterable[PodView], now: datetime) -> Memory:
     """Add restarts not counted yet. A restart after a clean end, or by the cluster's own doing, is no failure of the role.
 
     Counting is by pod uid and idempotent: the same pods counted again add nothing.
@@ -106,10 +107,10 @@ def count_failures(memory: Memory, pods: Iterable[PodView]) -> Memory:
             continue
         failures[pod.role.value] = failures.get(pod.role.value, 0) + fresh
         if first is None:
-            first = failure_of(pod.role, pod.name, pod.last)
+            first = failure_of(pod.role, pod.name, pod.last, now)
     return replace(memory, failures=failures, counted=counted, first_failure=first)
 
 
-def failure_of(role: Role, pod: str, ended: Termination) -> Failure:
-    """A container's end as a failure."""
-    return Failure(role.value, pod, ended.reason or "Error", ended.text, ended.at)
+def failure_of(role: Role, pod: str, ended: Termination, now: datetime) -> Failure:
+    """A container's end as a failure; `now` where it does not say when."""
+    return Failure(role.value, pod, ended.reason or "Error", ended.text, ended.at or format_time(now))

@@ -5,6 +5,7 @@ Everything else in the operator only wakes a loop.
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -85,10 +86,12 @@ class JobLoop:
         self.probe = LearnerProbe(tools.session, tools.settings.timing.poll_seconds, self.wake)
         self.coordination = Coordination()
         self._woken = asyncio.Event()
+        self._edited = asyncio.Event()
         self._woken_at = time.monotonic()
         self._afresh_at = 0.0
         self._written_at = 0.0
         self._unreachable_since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -114,12 +117,15 @@ class JobLoop:
             return  # a list that began before the watch told more
         self.raw = raw
         if any(before.get(key) != raw["metadata"].get(key) for key in ("generation", "deletionTimestamp")):
+            self._edited.set()
             self.wake()
 
     def close(self) -> None:
         """Stop looping, asking and coordinating; the job's pods are left alone."""
         self.probe.close()
         self.coordination.close()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
 
@@ -130,20 +136,25 @@ class JobLoop:
             await self._woken.wait()
             async with self._tools.slots:
                 self._woken.clear()
+                self._edited.clear()
                 lag = time.monotonic() - self._woken_at
                 begun = time.monotonic()
                 failed = await self._turn()
                 seconds = time.monotonic() - begun
             if failed is None:
                 self._tools.telemetry.reconciled("ok", seconds, lag)
-                wait, retry = self._next_look, timing.retry_seconds
-            else:
-                result = "forbidden" if failed.reason == ForbiddenError.reason else "error"
-                self._tools.telemetry.reconciled(result, seconds, lag, failed.reason)
-                wait, retry = retry, min(2 * retry, timing.retry_limit_seconds)
-                log.warning("%s: %s: %s; next try in %.0f s", self.key, failed.reason, failed.message, wait)
-            asyncio.get_running_loop().call_later(wait, self.wake)
-            await asyncio.sleep(timing.debounce_seconds)
+                retry = timing.retry_seconds
+                self._look_again_in(self._next_look)
+                await asyncio.sleep(timing.debounce_seconds)
+                continue
+            result = "forbidden" if failed.reason == ForbiddenError.reason else "error"
+            self._tools.telemetry.reconciled(result, seconds, lag, failed.reason)
+            log.warning("%s: %s: %s; next try in %.0f s", self.key, failed.reason, failed.message, retry)
+            # no wake-up but an edit of the job shortens the wait: what failed will hardly succeed at once
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._edited.wait(), retry)
+            retry = min(2 * retry, timing.retry_limit_seconds)
+            self.wake()
 
     async def _turn(self) -> Problem | None:
         """One reconcile; the problem that kept it from its end."""
@@ -218,12 +229,12 @@ class JobLoop:
         return judged
 
     def _decide(self, job: AsyncPPOJob) -> Decision:
-        pods = self._tools.children.pods(self.key)
+        pods, now = self._tools.children.pods(self.key), datetime.now(UTC)
         memory = recall(self.status)
         if memory.phase not in FINAL:
-            memory = count_failures(memory, pods)
+            memory = count_failures(memory, pods, now)
         timing = self._tools.settings.timing
-        return decide(job.spec, memory, self.probe.current, pods, datetime.now(UTC), timing)
+        return decide(job.spec, memory, self.probe.current, pods, now, timing)
 
     async def _do(self, job: AsyncPPOJob, decision: Decision) -> None:
         """Carry out the plan. What an end asks for waits for the next turn: its status is stored by then."""
@@ -315,6 +326,12 @@ class JobLoop:
             "syncs went on, changes to the job were not seen until now"
         )
         await self._post(conditions.Event("ApiServerWasUnreachable", text, warning=True))
+
+    def _look_again_in(self, seconds: float) -> None:
+        """One timer, not one per turn."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.wake)
 
     def _look_in(self, seconds: float) -> None:
         self._next_look = min(self._next_look, max(0.0, seconds))

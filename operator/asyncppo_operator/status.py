@@ -67,7 +67,7 @@ def summarize(seen: Situation, before: Mapping[str, Any]) -> Status:
     if seen.learner is not None:
         status |= _figures(seen, seen.learner)
     status["message"] = _message(seen, phase, conditions, before)
-    return {key: value for key, value in status.items() if value is not None}
+    return {key: value for key, value in status.items() if value not in (None, "")}
 
 
 def _remembered(memory: Memory) -> Status:

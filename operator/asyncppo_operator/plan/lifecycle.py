@@ -11,7 +11,8 @@ from enum import StrEnum
 from asyncppo.api.job import AsyncPPOJobSpec
 from asyncppo.api.status import Phase
 from asyncppo.report.measures import LearnerStatus
-from asyncppo_operator.memory import FINAL, Failure, Memory
+from asyncppo_operator import names
+from asyncppo_operator.memory import FINAL, Failure, Memory, format_time
 from asyncppo_operator.names import Role
 from asyncppo_operator.settings import Timing
 from asyncppo_operator.views import PodView
@@ -57,8 +58,10 @@ def decide(
         message = f"{learner.update} of {learner.updates} updates done"
         return _end(memory, Phase.COMPLETE, "Complete", message, now)
     if learner is not None and learner.phase == "Failed":
-        failure = Failure(Role.LEARNER.value, "", "LearnerFailed", learner.message or "the learner gave no reason")
-        return _fail(memory, "LearnerFailed", failure.message, failure, now)
+        text = learner.message or "the learner gave no reason"
+        role = Role.LEARNER
+        failure = Failure(role.value, names.pod(learner.job, role, 0), "LearnerFailed", text, format_time(now))
+        return _fail(memory, "LearnerFailed", text, failure, now)
     if memory.total_failures > spec.backoff_limit:
         text = f"{memory.total_failures} failures, backoffLimit is {spec.backoff_limit}"
         return _fail(memory, "BackoffLimitExceeded", text, memory.first_failure, now)
@@ -122,8 +125,7 @@ def _fail(memory: Memory, reason: str, text: str, cause: Failure | None, now: da
     first = memory.first_failure
     message = text
     if first is not None and first.message not in text:
-        where = first.pod or first.role
-        message = f"{text}; first failure: {where}: {first.message}"
+        message = f"{text}; first failure: {first.pod}: {first.message}"
     return _end(memory, Phase.FAILED, reason, message, now)
 
 

@@ -61,7 +61,7 @@ def test_a_learner_that_failed_names_the_cause() -> None:
 
 
 def test_too_many_failures_end_the_job_with_the_first_cause() -> None:
-    cause = Failure("rollout", "guess-rollout-1", "OOMKilled", "OOMKilled (exit code 137): no memory")
+    cause = Failure("rollout", "guess-rollout-1", "OOMKilled", "OOMKilled (exit code 137): no memory", "t")
     memory = Memory(Phase.RUNNING, started=NOW, failures={"rollout": 3, "learner": 1}, first_failure=cause)
     end = decided(memory, answer())
     assert end.memory.phase is Phase.FAILED

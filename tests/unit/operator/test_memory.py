@@ -15,20 +15,20 @@ from asyncppo_operator.status import _remembered
 
 def test_a_restart_is_counted_once() -> None:
     crashed = pod(Role.ROLLOUT, restarts=1, last=crash())
-    memory = count_failures(Memory(), [crashed])
+    memory = count_failures(Memory(), [crashed], NOW)
     assert memory.failures == {"rollout": 1}
-    assert count_failures(memory, [crashed]) == memory
+    assert count_failures(memory, [crashed], NOW) == memory
 
 
 def test_further_restarts_of_the_same_pod_add_only_what_is_new() -> None:
-    memory = count_failures(Memory(), [pod(Role.ROLLOUT, restarts=1, last=crash())])
-    memory = count_failures(memory, [pod(Role.ROLLOUT, restarts=3, last=crash())])
+    memory = count_failures(Memory(), [pod(Role.ROLLOUT, restarts=1, last=crash())], NOW)
+    memory = count_failures(memory, [pod(Role.ROLLOUT, restarts=3, last=crash())], NOW)
     assert memory.total_failures == 3
 
 
 def test_a_pod_that_went_leaves_its_count_but_not_its_name() -> None:
-    memory = count_failures(Memory(), [pod(Role.ROLLOUT, restarts=2, last=crash())])
-    memory = count_failures(memory, [])
+    memory = count_failures(Memory(), [pod(Role.ROLLOUT, restarts=2, last=crash())], NOW)
+    memory = count_failures(memory, [], NOW)
     assert memory.total_failures == 2
     assert memory.counted == {}
 
@@ -38,7 +38,7 @@ def test_clean_ends_and_evictions_are_no_failures() -> None:
         pod(Role.ROLLOUT, 0, restarts=2, last=None),
         pod(Role.ROLLOUT, 1, restarts=1, last=crash(), disrupted=True),
     ]
-    assert count_failures(Memory(), pods).total_failures == 0
+    assert count_failures(Memory(), pods, NOW).total_failures == 0
 
 
 def test_the_first_failure_in_time_is_the_root_cause() -> None:
@@ -46,11 +46,11 @@ def test_the_first_failure_in_time_is_the_root_cause() -> None:
         pod(Role.LEARNER, restarts=1, last=crash(message="connection refused", at="2026-01-02T03:00:09Z")),
         pod(Role.ROLLOUT, 1, restarts=1, last=crash(137, "out of memory", at="2026-01-02T03:00:01Z")),
     ]
-    memory = count_failures(Memory(), pods)
+    memory = count_failures(Memory(), pods, NOW)
     assert memory.first_failure is not None
     assert memory.first_failure.pod == "guess-rollout-1"
     assert "out of memory" in memory.first_failure.message
-    assert count_failures(replace(memory, counted={}), pods[:1]).first_failure == memory.first_failure
+    assert count_failures(replace(memory, counted={}), pods[:1], NOW).first_failure == memory.first_failure
 
 
 def test_memory_comes_back_from_the_status() -> None:
