@@ -54,11 +54,8 @@ def test_increments_add_up_to_the_whole_rendering(stopped: bool) -> None:
 def test_a_tool_message_may_follow() -> None:
     tokenizer = chat_tokenizer(CHATML)
     ids = tokenizer.following(Observation(messages=[{"role": "tool", "content": "42"}]), [5])
-    assert (
-        tokenizer.hf.decode(ids)
-        == "<|im_end|>\n<|im_start|>tool\n42<|im_end|>\n<|im_start|>assistant\n".replace("", "")
-        or ids
-    )
+    text = "<|im_end|>\n<|im_start|>tool\n42<|im_end|>\n<|im_start|>assistant\n"
+    assert ids == tokenizer.hf(text, add_special_tokens=False)["input_ids"]
 
 
 def test_a_template_that_drops_earlier_turns_is_refused() -> None:

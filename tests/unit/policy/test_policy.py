@@ -145,7 +145,7 @@ def test_folders_that_hold_no_model(tmp_path: Path) -> None:
             with pytest.raises(UserError, match=r"spec\.model\.pretrained"):
                 build(job_spec(model={"pretrained": str(folder)}), 1, torch.float32)
     (tmp_path / "file.bin").write_text("x")
-    with pytest.raises(UserError, match="not a .gguf"):
+    with pytest.raises(UserError, match=r"not a \.gguf"):
         build_tokenizer(job_spec(model={"pretrained": str(tmp_path / "file.bin")}))
 
 

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asyncppo_runtime.policy.model import quiet
 from asyncppo_runtime.policy.tokenizer import PolicyTokenizer
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ def save_pretrained(model: "PreTrainedModel", tokenizer: PolicyTokenizer, direct
     beside = directory.with_name(directory.name + ".partial")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    model.save_pretrained(beside, safe_serialization=True)
+    with quiet():
+        model.save_pretrained(beside)
     tokenizer.hf.save_pretrained(beside)
     old = directory.with_name(directory.name + ".old")
     shutil.rmtree(old, ignore_errors=True)

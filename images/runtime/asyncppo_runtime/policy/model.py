@@ -3,6 +3,9 @@
 Does not own versions: what a rollout or scorer computes with is loaded over `build_architecture`'s module.
 """
 
+import contextlib
+import copy
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -40,7 +43,10 @@ def build_model(spec: AsyncPPOJobSpec, seed: int, dtype: torch.dtype) -> "PreTra
 
     source = resolve(_pretrained(spec))
     try:
-        model = AutoModelForCausalLM.from_pretrained(source.name, dtype=dtype, **source.keywords)
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(source.name, dtype=dtype, **source.keywords)
+            if source.gguf_file:
+                model = _dequantized(model)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise UserError(f"{FIELD}: {source.name} cannot be loaded as a causal language model: {error}") from error
     _check_context(spec, model.config)
@@ -55,8 +61,8 @@ def build_architecture(spec: AsyncPPOJobSpec, dtype: torch.dtype) -> "PreTrained
 
     source = resolve(_pretrained(spec))
     try:
-        config = AutoConfig.from_pretrained(source.name, **source.keywords)
-        with torch.random.fork_rng():
+        with quiet(), torch.random.fork_rng():
+            config = AutoConfig.from_pretrained(source.name, **source.keywords)
             model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise UserError(f"{FIELD}: {source.name} is not a causal language model transformers knows: {error}") from error
@@ -96,6 +102,32 @@ def _builtin(spec: AsyncPPOJobSpec, shape: BuiltinModel, seed: int) -> "PreTrain
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return LlamaForCausalLM(config)
+
+
+def _dequantized(model: "PreTrainedModel") -> "PreTrainedModel":
+    """The same numbers in a module that does not think itself quantized, and so can be trained and saved."""
+    from transformers import AutoModelForCausalLM
+
+    config = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = AutoModelForCausalLM.from_config(config, dtype=model.dtype)
+    plain.load_state_dict(model.state_dict())
+    return plain
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars: a program's log has lines, not bars."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _check_context(spec: AsyncPPOJobSpec, config: "PretrainedConfig") -> None:
