@@ -97,12 +97,12 @@ def score(books: Books, call: SyncCall, rules: Rules = RULES) -> tuple[Books, li
 
 def scored(books: Books) -> Books:
     """Every recorded segment is scored (by its own version)."""
-    segments = tuple(msgspec.structs.replace(item, state=SegmentState.SCORED) for item in books.segments)
-    return _with(books, segments=segments)
+    return _with(books, segments=_settled(books, SegmentState.SCORED))
 
 
 def seal(books: Books, call: Seal, rules: Rules = RULES) -> Books:
-    """The commit point."""
+    """The commit point. What has come in since the scoring, from members that are fenced by this very seal, can no longer be scored
+    where the version's weights go away with it: it is discarded here and now."""
     _held(books, call.epoch, call.coordinator)
     if books.sealed:
         return books
@@ -120,6 +120,8 @@ def seal(books: Books, call: Seal, rules: Rules = RULES) -> Books:
         if missing:
             raise incomplete(missing)
     books = _fence_frozen(books, call.fenced)
+    if books.rule is SealRule.SCORED:
+        books = _with(books, segments=_settled(books, SegmentState.DISCARDED))
     return _with(books, sealed=True, sealed_version=books.version)
 
 
@@ -254,6 +256,14 @@ def incomplete(missing: list[tuple[int, int]]) -> RefusedError:
 
 
 # --- inside ---------------------------------------------------------------------------------------------------------------------
+def _settled(books: Books, state: SegmentState) -> tuple[Recorded, ...]:
+    """The segments, the unscored ones in `state`."""
+    return tuple(
+        msgspec.structs.replace(item, state=state) if item.state is SegmentState.UNSCORED else item
+        for item in books.segments
+    )
+
+
 def _held(books: Books, epoch: int, coordinator: str) -> None:
     if not books.open or books.epoch != epoch or books.owner != coordinator:
         raise _refused(

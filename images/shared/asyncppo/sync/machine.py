@@ -252,6 +252,7 @@ def _narrowed(state: State, view: SyncView) -> State:
         members=members,
         waiting=state.waiting & {member.name for member in members},
         fenced=() if sealed and not state.sealed else state.fenced,
+        manifests=() if sealed else state.manifests,
         record=view.record,
         canary=view.canary,
         version=view.version,
@@ -350,9 +351,6 @@ def _idle(state: State, *, phase: Phase = Phase.IDLE, note: str = "", patient: b
         patient=state.patient if patient is None else patient,
         note=note,
         phase=phase,
-        job_uid=state.job_uid,
-        column=state.column,
-        epoch=state.epoch,
     )
 
 
