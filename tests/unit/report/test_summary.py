@@ -73,7 +73,7 @@ def test_the_words_show_both_equations() -> None:
         "balanced",
         "110 leased = 100 received + 4 returned + 1 expired + 5 in flight",
         "100 received = 90 trained + 6 discarded + 4 waiting",
-        "400 sampled = 390 scored + 10 discarded + 0 unscored",
+        "400 sampled = 390 scored + 10 discarded",
         "discarded 2.5%: returned 10",
     ):
         assert expected in text, expected

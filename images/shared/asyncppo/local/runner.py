@@ -161,7 +161,7 @@ class _Course:
             error: RoleFailedError = self._supervisor.failed.result()
             return self._outcome("Failed", str(error), error.words, error.role, bad_input=error.bad_input)
         if stopped in done:
-            return self._outcome("Stopped", "stopped before the end")
+            return self._outcome("Stopped", "stopped; a checkpoint is saved")
         limit = self._run.job.spec.active_deadline_seconds
         return self._outcome("Failed", f"activeDeadlineSeconds ({limit}) is over; --resume with a longer one goes on")
 

@@ -16,6 +16,7 @@ WAITING = {
     "Batch": "waiting for trajectories",
     "Straggler": "waiting for a straggler: its group would get too old",
     "Training": "training",
+    "Scoring": "scoring under the weights that sampled",
     "Sync": "bringing the rollouts to a new version",
     "Nothing": "idle",
 }

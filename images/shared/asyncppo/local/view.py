@@ -3,8 +3,10 @@
 The plain form for pipes and logs is `plain.py`.
 """
 
+import sys
+import termios
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeAlias
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -21,6 +23,8 @@ from asyncppo.report.wording import clock, count, percent, short
 LABEL = "bright_black"
 GOOD, BAD, CAUTION = "green", "bold red", "yellow"
 SPARK_WIDTH = 24
+LOCAL_FLAGS = 3
+TerminalSettings: TypeAlias = list[Any]
 
 
 class LiveView:
@@ -29,8 +33,10 @@ class LiveView:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._terminal: TerminalSettings | None = None
 
     def __enter__(self) -> Self:
+        self._terminal = _without_echoed_controls()
         self._live.__enter__()
         return self
 
@@ -38,6 +44,8 @@ class LiveView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.__exit__(kind, error, trace)
+        if self._terminal is not None:
+            termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, self._terminal)
 
     def update(self, snapshot: Snapshot) -> None:
         """Draw anew."""
@@ -46,6 +54,17 @@ class LiveView:
     def note(self, words: str) -> None:
         """A line that stays, above the panel."""
         self._console.print(Text(words, style=CAUTION))
+
+
+def _without_echoed_controls() -> TerminalSettings | None:
+    """Keep the terminal from echoing `^C` into the panel, which would push it one line down. Returns the settings before."""
+    if not sys.stdin.isatty():
+        return None
+    before = termios.tcgetattr(sys.stdin.fileno())
+    changed = termios.tcgetattr(sys.stdin.fileno())
+    changed[LOCAL_FLAGS] &= ~termios.ECHOCTL
+    termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, changed)
+    return before
 
 
 def render(snapshot: Snapshot) -> RenderableType:

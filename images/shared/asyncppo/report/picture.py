@@ -13,22 +13,23 @@ from asyncppo.report.history import running_mean
 from asyncppo.report.measures import Summary, UpdateMetrics
 from asyncppo.report.wording import duration, percent, scientific, superscript
 
-INK, MUTED, GRID = "#1f2933", "#6b7785", "#e4e8ec"
+INK, MUTED, GRID, PALE = "#1f2933", "#6b7785", "#e4e8ec", "#eef1f4"
 BLUE, ORANGE, GREEN = "#2563a8", "#d9822b", "#2e8b57"
 COLORS = {
     "Training": BLUE,
-    "Sync": ORANGE,
-    "Batch": "#b8c4d0",
-    "Straggler": "#8d6bb0",
-    "Nothing": "#eef1f4",
     "sampling": BLUE,
+    "Scoring": "#5aa9a3",
     "environment": GREEN,
+    "Sync": ORANGE,
     "paused": ORANGE,
-    "idle": "#eef1f4",
+    "Straggler": "#8d6bb0",
+    "Batch": "#b8c4d0",
+    "Nothing": PALE,
+    "idle": PALE,
 }
-"""Activities that have a colour of their own; the same colour means the same kind of thing in every role."""
-EXPONENT_LIMIT = 12
-SPARE = ("#5aa9a3", "#c9a227", "#a05a5a", "#7f8fa6", "#4c6b8a")
+"""Activities in the order they are drawn; the same colour means the same kind of thing in every role."""
+FLOAT32, NOISE_LEVEL = 2.0**-23, 2e-6
+SPARE = ("#c9a227", "#a05a5a", "#7f8fa6", "#4c6b8a")
 LABELS = {"Batch": "waiting for a batch", "Straggler": "waiting for a straggler", "Nothing": "idle"}
 
 
@@ -115,6 +116,7 @@ def _reward(panel: Any, summary: Summary, updates: Sequence[UpdateMetrics], refe
     low, high = min(0.0, *y), max([*y, reference.value if reference else 0.0])
     panel.set_ylim(low, high + 0.12 * ((high - low) or 1.0))
     panel.margins(x=0.01)
+    panel.xaxis.get_major_locator().set_params(integer=True)
     _note(panel, f"first tenth {summary.reward.first:.3f}  ·  last {summary.reward.last:.3f}")
     return None
 
@@ -154,7 +156,7 @@ def _discrepancy(panel: Any, summary: Summary) -> None:
     points = summary.discrepancy.by_staleness
     weight = sum(tokens for tokens, _ in points.values())
     # The scale goes into the label: values near 1e-7 would else be ticks of ten characters.
-    exponent = math.floor(math.log10(max([*(mean for _, mean in points.values()), 10.0**-EXPONENT_LIMIT])))
+    exponent = math.floor(math.log10(max([*(mean for _, mean in points.values()), FLOAT32])))
     unit = "nats" if exponent >= -2 else f"10{superscript(exponent)} nats"
     _style(panel, "Discrepancy against staleness", "versions behind when trained", f"mean |old − behavior| ({unit})")
     if not weight:
@@ -169,7 +171,21 @@ def _discrepancy(panel: Any, summary: Summary) -> None:
     panel.yaxis.set_major_formatter(lambda value, _: f"{value / 10.0**exponent if exponent < -2 else value:.3g}")
     panel.plot(ends, [y_mean + slope * (at - x_mean) for at in ends], color=ORANGE, linewidth=1.6, zorder=2)
     panel.scatter(x, y, s=sizes, color=BLUE, zorder=3, edgecolor="white", linewidth=1.0)
-    panel.set_ylim(0.0, max([*y, 10.0**-EXPONENT_LIMIT]) * 1.3)
+    top = max(*y, 0.0) * 1.3
+    if top < NOISE_LEVEL:
+        # Without something to compare with, numerical noise would look like a finding.
+        top = max(top, FLOAT32 * 1.35)
+        panel.axhline(FLOAT32, color=MUTED, linewidth=1.0, linestyle=(0, (2, 3)))
+        panel.annotate(
+            f"resolution of float32 {scientific(FLOAT32)}",
+            (0.01, FLOAT32),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 4),
+            textcoords="offset points",
+            fontsize=9,
+            color=MUTED,
+        )
+    panel.set_ylim(0.0, top)
     panel.set_xlim(x[0] - 0.6, x[-1] + 0.6)
     panel.xaxis.get_major_locator().set_params(integer=True)
     _note(panel, f"slope {scientific(summary.discrepancy.slope)}")

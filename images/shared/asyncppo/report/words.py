@@ -86,12 +86,29 @@ def _trajectories(summary: Summary) -> Text:
     ledger = summary.ledger
     text = _equation(ledger.balanced)
     text.append(
-        f"\n{ledger.leased:,} leased = {ledger.received:,} received + {ledger.returned:,} returned"
-        f" + {ledger.expired:,} expired + {ledger.in_flight:,} in flight"
+        "\n"
+        + _sum(
+            "leased",
+            ledger.leased,
+            {
+                "received": ledger.received,
+                "returned": ledger.returned,
+                "expired": ledger.expired,
+                "in flight": ledger.in_flight,
+            },
+        )
     )
     text.append(
-        f"\n{ledger.received:,} received = {ledger.trained:,} trained"
-        f" + {sum(ledger.discarded.values()):,} discarded + {ledger.waiting:,} waiting"
+        "\n"
+        + _sum(
+            "received",
+            ledger.received,
+            {
+                "trained": ledger.trained,
+                "discarded": sum(ledger.discarded.values()),
+                "waiting": ledger.waiting,
+            },
+        )
     )
     if ledger.discarded:
         text.append(f"\ndiscarded: {_list(ledger.discarded)}", style=QUIET)
@@ -101,9 +118,8 @@ def _trajectories(summary: Summary) -> Text:
 def _tokens(summary: Summary) -> Text:
     tokens = summary.ledger.tokens
     discarded = sum(tokens.discarded.values())
-    text = Text(
-        f"{tokens.sampled:,} sampled = {tokens.scored:,} scored + {discarded:,} discarded + {tokens.unscored:,} unscored"
-    )
+    parts = {"scored": tokens.scored, "discarded": discarded, "unscored": tokens.unscored}
+    text = Text(_sum("sampled", tokens.sampled, parts))
     if tokens.discarded:
         share = discarded / tokens.sampled if tokens.sampled else 0.0
         text.append(f"\ndiscarded {percent(share)}: {_list(tokens.discarded)}", style=QUIET)
@@ -113,18 +129,15 @@ def _tokens(summary: Summary) -> Text:
 def _syncs(summary: Summary) -> Text:
     syncs = summary.syncs
     text = Text(f"{syncs.count:,}")
-    phases = {
-        "stall": syncs.stall_seconds,
-        "pause": syncs.pause_seconds,
-        "score": syncs.score_seconds,
-        "load": syncs.load_seconds,
-    }
     if syncs.count:
-        text.append("  (p50 / p95)", style=QUIET)
-        for name, seconds in phases.items():
-            text.append(f"  {name} ", style=QUIET).append(_quantiles(seconds))
+        text.append("  stall ", style=QUIET).append(_quantiles(syncs.stall_seconds)).append(
+            "  (p50 / p95)", style=QUIET
+        )
+        phases = {"pause": syncs.pause_seconds, "score": syncs.score_seconds, "load": syncs.load_seconds}
+        told = "  ".join(f"{name} {_quantiles(seconds)}" for name, seconds in phases.items())
+        text.append(f"\n{told}", style=QUIET)
     if syncs.fenced:
-        text.append(f"  {syncs.fenced} fenced", style=CAUTION)
+        text.append(f"\n{syncs.fenced} fenced", style=CAUTION)
     return text
 
 
@@ -134,6 +147,12 @@ def _throughput(summary: Summary) -> Text:
         f"{figures.tokens_per_second:,.0f}", (" tokens/s trained  ", QUIET),
         f"{figures.trajectories_per_second:,.1f}", (" trajectories/s", QUIET),
     )  # fmt: skip
+
+
+def _sum(whole: str, total: int, parts: Mapping[str, int]) -> str:
+    """An equation of the ledger; parts that are 0 are left out."""
+    terms = " + ".join(f"{number:,} {name}" for name, number in parts.items() if number) or "0"
+    return f"{total:,} {whole} = {terms}"
 
 
 def _equation(balanced: bool) -> Text:
