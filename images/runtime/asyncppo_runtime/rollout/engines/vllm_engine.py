@@ -65,22 +65,25 @@ class VllmEngine:
 
     async def load(self, weights: Path, record: VersionRecord) -> str:
         """See `Engine.load`. An EngineError that is no WeightsRejectedError means the engine is lost."""
-        process, shape = self._started()
-        if self._open.is_set():
-            raise EngineError("load: the engine is not paused")
-        async with self._quiet:
-            await asyncio.to_thread(check_file, weights, shape)
-            found = await self._staged(process, weights, record)
-            try:
-                await process.call(process.llm.collective_rpc("asyncppo_commit"))
-                if not await process.call(process.llm.reset_prefix_cache()):
-                    raise RuntimeError("vLLM would not drop its prefix cache")
-                await process.call(process.llm.update_weight_version(requests.label(record.version, found)))
-            except Exception as error:
-                self._broken = f"loading version {record.version} failed half-way: {error}; {REMEDY}"
-                raise EngineError(self._broken) from error
-            self._version = record.version
-        return found
+        _, shape = self._started()
+        self._check_paused()
+        await asyncio.to_thread(check_file, weights, shape)
+        return await self._swapped("asyncppo_stage", (str(weights), record.published_hash), record, weights.name)
+
+    async def join(self, address: str, port: int, rank_offset: int, world_size: int) -> None:
+        """Join the learner's NCCL group (`vllm_nccl.NcclSender`); returns when all ranks have. Raises EngineError."""
+        process, _ = self._started()
+        await process.call(process.llm.collective_rpc("asyncppo_join", args=(address, port, rank_offset, world_size)))
+
+    async def receive(self, record: VersionRecord) -> str:
+        """`load` from the broadcast that the learner's NcclSender makes meanwhile, instead of from a file."""
+        _, shape = self._started()
+        self._check_paused()
+        parts = [
+            (name, str(part.dtype).removeprefix("torch."), list(part.size))
+            for name, part in sorted(shape.tensors.items())
+        ]
+        return await self._swapped("asyncppo_receive", (parts, record.published_hash), record, "the broadcast")
 
     async def generate(self, request: GenerateRequest) -> GenerateResult:
         """See `Engine.generate`."""
@@ -189,19 +192,35 @@ class VllmEngine:
                     await process.call(process.llm.abort(list(self._running)))
             await process.call(core.resume_scheduler_async())
 
-    async def _staged(self, process: VllmProcess, weights: Path, record: VersionRecord) -> str:
-        """Have every rank read and hash the file; nothing of it is in use yet. Raises WeightsRejectedError."""
-        llm = process.llm
-        try:
-            await process.call(llm.collective_rpc("asyncppo_stage", args=(str(weights), record.published_hash)))
-        except EngineError:
-            raise
-        except Exception as error:
-            await process.call(llm.collective_rpc("asyncppo_discard"))
-            raise WeightsRejectedError(
-                f"{weights.name} is not version {record.version}: {error}; the version before it still serves"
-            ) from error
+    async def _swapped(self, stage: str, arguments: tuple[Any, ...], record: VersionRecord, source: str) -> str:
+        """Stage on every rank, then commit on every rank, drop all KV, label the tokens to come."""
+        async with self._quiet:
+            process, _ = self._started()
+            self._check_paused()
+            llm = process.llm
+            try:
+                await process.call(llm.collective_rpc(stage, args=arguments))
+            except EngineError:
+                raise
+            except Exception as error:
+                await process.call(llm.collective_rpc("asyncppo_discard"))
+                raise WeightsRejectedError(
+                    f"{source} is not version {record.version}: {error}; the version before it still serves"
+                ) from error
+            try:
+                await process.call(llm.collective_rpc("asyncppo_commit"))
+                if not await process.call(llm.reset_prefix_cache()):
+                    raise RuntimeError("vLLM would not drop its prefix cache")
+                await process.call(llm.update_weight_version(requests.label(record.version, record.published_hash)))
+            except Exception as error:
+                self._broken = f"loading version {record.version} failed half-way: {error}; {REMEDY}"
+                raise EngineError(self._broken) from error
+            self._version = record.version
         return record.published_hash
+
+    def _check_paused(self) -> None:
+        if self._open.is_set():
+            raise EngineError("load: the engine is not paused")
 
     def _started(self) -> tuple[VllmProcess, ModelShape]:
         if self._closed:

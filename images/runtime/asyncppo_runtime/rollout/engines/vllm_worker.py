@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from asyncppo_runtime.rollout.engines.vllm_nccl import Announced, join, received
 from asyncppo_runtime.weights.hashing import tensors_hash
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,20 @@ class WeightsExtension:
         with safe_open(Path(path), framework="pt", device="cpu") as file:
             staged = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a safetensors file, not a dict
         return self.asyncppo_put(staged, expected)
+
+    def asyncppo_join(self, address: str, port: int, rank_offset: int, world_size: int) -> None:
+        """Join the learner's NCCL group (see `vllm_nccl.py`); waits until all ranks have."""
+        self.__dict__["_asyncppo_group"] = join(
+            address, port, rank_offset, world_size, self.vllm_config.parallel_config
+        )
+
+    def asyncppo_receive(self, parts: Announced, expected: str) -> str:
+        """Take part in the broadcast of a version and stage it. Raises WrongHashError, RuntimeError before a join."""
+        group = self.__dict__.get("_asyncppo_group")
+        if group is None:
+            raise RuntimeError("receive without join")
+        device = next(self.model_runner.get_model().parameters()).device
+        return self.asyncppo_put(received(group, parts, device), expected)
 
     def asyncppo_put(self, staged: Mapping[str, torch.Tensor], expected: str) -> str:
         """Keep `staged` (names as in the trainer's state) until commit or discard; returns their hash. Raises WrongHashError."""
