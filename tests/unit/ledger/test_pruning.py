@@ -1,9 +1,9 @@
 """Pruning: bodies go when no checkpoint can bring their group back; rows, counts and a sample stay."""
 
 import pytest
+from tests.unit.ledger.builders import Job, trajectory
 
 from asyncppo_runtime.ledger.errors import LedgerRefusedError
-from tests.unit.ledger.builders import Job, trajectory
 
 
 def updates(job: Job, count: int) -> None:

@@ -1,12 +1,12 @@
 """Going back to a checkpoint: a new lineage, what waits again, what is left behind."""
 
 import pytest
+from tests.unit.ledger.builders import Job, manifest, record, trajectory
 
 from asyncppo.wire.envelope import Envelope
 from asyncppo.wire.experience import Lease
 from asyncppo_runtime.ledger.errors import LedgerRefusedError
 from asyncppo_runtime.ledger.records import Fate, Restored
-from tests.unit.ledger.builders import Job, manifest, record, trajectory
 
 
 def train(job: Job, sender: Envelope, leases: list[Lease] | None = None) -> int:
@@ -21,7 +21,12 @@ def train(job: Job, sender: Envelope, leases: list[Lease] | None = None) -> int:
 def republish(job: Job, sender: Envelope, restored: Restored) -> None:
     """Publish the checkpoint's weights as the next version and bring the members to it."""
     job.ledger.publish(
-        record(restored.next_version, parent=restored.version, lineage=restored.lineage, reason="restore"), None, [], [], b"", 2.0
+        record(restored.next_version, parent=restored.version, lineage=restored.lineage, reason="restore"),
+        None,
+        [],
+        [],
+        b"",
+        2.0,
     )
     job.score_all()
     announced = job.ledger.view().announced
@@ -69,7 +74,11 @@ def test_a_restore_that_was_cut_short_asks_for_its_publication_again(job: Job) -
     first = job.ledger.restore(0, 2.0)
     job.reopen()
     again = job.ledger.restore(0, 3.0)
-    assert (again.next_version, again.lineage, again.republish) == (first.next_version, first.lineage, True) == (2, 1, True)
+    assert (
+        (again.next_version, again.lineage, again.republish)
+        == (first.next_version, first.lineage, True)
+        == (2, 1, True)
+    )
     republish(job, sender, again)
     assert job.ledger.view().version == 2
     assert job.ledger.versions()[2].record.parent == 0
