@@ -66,7 +66,7 @@ generate: setup  ## write the generated files anew
 	@$(PY) -m asyncppo.metrics.document docs/metrics.md
 
 unit: setup
-	$(PY) -m pytest -q -m '$(NOT_HERE)' tests/unit tests/integration $(PYTEST_ARGS)
+	$(PY) -m pytest -q -m '$(NOT_HERE)' tests/unit tests/engine_contract tests/integration $(PYTEST_ARGS)
 
 bench: setup  ## asynchronous against synchronous training
 	$(PY) -m benchmarks.overlap

@@ -3,6 +3,7 @@
 The plain form for pipes and logs is `plain.py`.
 """
 
+import os
 import sys
 import termios
 from types import TracebackType
@@ -58,8 +59,8 @@ class LiveView:
 
 def _without_echoed_controls() -> TerminalSettings | None:
     """Keep the terminal from echoing `^C` into the panel, which would push it one line down. Returns the settings before."""
-    if not sys.stdin.isatty():
-        return None
+    if sys.stdin is None or not sys.stdin.isatty() or os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp():
+        return None  # nobody types here; and a job in the background that changes its terminal is stopped for it
     before = termios.tcgetattr(sys.stdin.fileno())
     changed = termios.tcgetattr(sys.stdin.fileno())
     changed[LOCAL_FLAGS] &= ~termios.ECHOCTL
