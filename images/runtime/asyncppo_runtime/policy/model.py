@@ -77,7 +77,10 @@ def _pretrained(spec: AsyncPPOJobSpec) -> str:
 
 
 def _builtin(spec: AsyncPPOJobSpec, shape: BuiltinModel, seed: int) -> "PreTrainedModel":
-    """A Llama with untied output head (engines that pack weights mishandle tied ones), its vocabulary the environment's symbols."""
+    """A Llama with untied output head (engines that pack weights mishandle tied ones), its vocabulary the environment's symbols.
+
+    Weights are drawn wider than the usual 0.02, which is made for models a hundred times as wide and costs a tiny one its first updates.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     if shape.hidden_size % shape.heads or (shape.hidden_size // shape.heads) % 2:
@@ -94,6 +97,7 @@ def _builtin(spec: AsyncPPOJobSpec, shape: BuiltinModel, seed: int) -> "PreTrain
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.heads,
         max_position_embeddings=spec.sampling.context_length,
+        initializer_range=0.64 / shape.hidden_size**0.5,
         tie_word_embeddings=False,
         bos_token_id=tokenizer.bos_id,
         eos_token_id=tokenizer.eos_id,
