@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.unit.ledger.builders import Job, settings, trajectory
+from tests.unit.ledger.volumes import FailingCommit
 
 from asyncppo_runtime.ledger import database
 from asyncppo_runtime.ledger.errors import LedgerStorageError
@@ -144,24 +145,8 @@ def test_a_killed_learner_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
 
 
 def test_after_an_unknown_outcome_the_ledger_must_be_opened_again(job: Job) -> None:
-    class Broken:
-        """A connection whose commit fails as a dying disk's does."""
-
-        def __init__(self, real: sqlite3.Connection) -> None:
-            self.real = real
-
-        def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
-            if sql == "COMMIT":
-                error = sqlite3.OperationalError("disk I/O error")
-                error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
-                raise error
-            return self.real.execute(sql, *parameters)
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(self.real, name)
-
     real = job.ledger._db.connection
-    job.ledger._db.connection = Broken(real)  # type: ignore[assignment]
+    job.ledger._db.connection = FailingCommit(real, sqlite3.SQLITE_IOERR_FSYNC)  # type: ignore[assignment]
     with pytest.raises(LedgerStorageError, match="the volume failed") as failed:
         job.ledger.join("r0", "http://x", 1.0)
     assert failed.value.fatal
