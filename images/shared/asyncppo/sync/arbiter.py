@@ -97,12 +97,13 @@ def score(books: Books, call: SyncCall, rules: Rules = RULES) -> tuple[Books, li
 
 def scored(books: Books) -> Books:
     """Every recorded segment is scored (by its own version)."""
-    return _with(books, segments=_settled(books, SegmentState.SCORED))
+    segments = tuple(msgspec.structs.replace(item, state=SegmentState.SCORED) for item in books.segments)
+    return _with(books, segments=segments)
 
 
 def seal(books: Books, call: Seal, rules: Rules = RULES) -> Books:
-    """The commit point. What has come in since the scoring, from members that are fenced by this very seal, can no longer be scored
-    where the version's weights go away with it: it is discarded here and now."""
+    """The commit point. Where the version's weights go away with it, nothing in the ledger may be left unscored, whoever it is of:
+    a member that is fenced by this very seal may have handed something in since the scoring."""
     _held(books, call.epoch, call.coordinator)
     if books.sealed:
         return books
@@ -119,9 +120,11 @@ def seal(books: Books, call: Seal, rules: Rules = RULES) -> Books:
         missing = rules.missing(books, call.manifests)
         if missing:
             raise incomplete(missing)
-    books = _fence_frozen(books, call.fenced)
     if books.rule is SealRule.SCORED:
-        books = _with(books, segments=_settled(books, SegmentState.DISCARDED))
+        unscored = [(item.lease_id, item.index) for item in books.segments if item.state is SegmentState.UNSCORED]
+        if unscored:
+            raise incomplete(unscored)
+    books = _fence_frozen(books, call.fenced)
     return _with(books, sealed=True, sealed_version=books.version)
 
 
@@ -250,20 +253,12 @@ def _before_the_seal(books: Books, lease: Held, envelope: Envelope) -> bool:
 
 
 def incomplete(missing: list[tuple[int, int]]) -> RefusedError:
-    """The refusal of a Score or Seal whose manifests name what the ledger lacks."""
-    words = f"{len(missing)} flushed segments are not there, the first is {missing[0]}"
+    """The refusal of a Score or Seal that would leave segments behind."""
+    words = f"{len(missing)} segments are not there or not scored, the first is {missing[0]}"
     return _refused(Reason.MANIFEST_INCOMPLETE, words)
 
 
 # --- inside ---------------------------------------------------------------------------------------------------------------------
-def _settled(books: Books, state: SegmentState) -> tuple[Recorded, ...]:
-    """The segments, the unscored ones in `state`."""
-    return tuple(
-        msgspec.structs.replace(item, state=state) if item.state is SegmentState.UNSCORED else item
-        for item in books.segments
-    )
-
-
 def _held(books: Books, epoch: int, coordinator: str) -> None:
     if not books.open or books.epoch != epoch or books.owner != coordinator:
         raise _refused(

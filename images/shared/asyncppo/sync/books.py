@@ -18,7 +18,6 @@ class SegmentState(StrEnum):
 
     UNSCORED = "Unscored"
     SCORED = "Scored"
-    DISCARDED = "Discarded"
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -104,7 +103,7 @@ def missing_entries(books: Books, manifests: Iterable[Manifest]) -> list[tuple[i
     held = {
         (item.lease_id, item.index, item.digest)
         for item in books.segments
-        if item.state is not SegmentState.UNSCORED or not scored_only
+        if item.state is SegmentState.SCORED or not scored_only
     }
     live = {lease.lease_id for lease in books.leases if lease.live}
     return [

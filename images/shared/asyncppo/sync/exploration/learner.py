@@ -75,11 +75,6 @@ def _sealed(world: World, after: Books) -> World:
             else fate
             for fate in fates
         )
-    gone = {(item.lease_id, item.index) for item in after.segments if item.state is SegmentState.DISCARDED}
-    fates = tuple(
-        msgspec.structs.replace(fate, taken=0, discarded=1) if (fate.lease_id, fate.index) in gone else fate
-        for fate in fates
-    )
     return _with(world, books=after, fates=fates)
 
 
