@@ -43,6 +43,7 @@ def settings() -> kopf.OperatorSettings:
     made.posting.reporting_component = names.FIELD_MANAGER
     made.networking.request_timeout = 30
     made.networking.connect_timeout = 10
+    made.networking.error_backoffs = (1, 2, 4, 5)  # then the watch begins anew, for ever
     made.watching.server_timeout = 300
     made.watching.client_timeout = 310
     made.watching.reconnect_backoff = 1.0

@@ -24,7 +24,7 @@ from asyncppo_operator.accepted import recall_accepted
 from asyncppo_operator.children import Children, Key
 from asyncppo_operator.cluster import Cluster
 from asyncppo_operator.coordination import Coordination
-from asyncppo_operator.errors import ApiError, ForbiddenError, NotFoundError, OperatorError, UnavailableError
+from asyncppo_operator.errors import ApiError, ForbiddenError, NotFoundError, OperatorError
 from asyncppo_operator.executor import Executor
 from asyncppo_operator.kinds import JOB
 from asyncppo_operator.memory import FINAL, Memory, count_failures, recall
@@ -166,9 +166,6 @@ class JobLoop:
             log.info("%s is gone", self.key)
             self._gone()
             return None
-        except UnavailableError as error:
-            self._unreachable_since = self._unreachable_since or time.monotonic()
-            return Problem(error.reason, str(error))
         except ApiError as error:
             return Problem(error.reason, str(error))
         except Exception as error:
@@ -197,11 +194,12 @@ class JobLoop:
         try:
             await self._do(job, decision)
             self.problem = None
-        except UnavailableError:
-            raise
-        except (ApiError, UserError) as error:
-            reason = error.reason if isinstance(error, ApiError) else "InvalidTemplate"
-            self.problem = Problem(reason, str(error))
+        except ApiError as error:
+            if error.status == 0:
+                raise  # nobody is there to be told
+            self.problem = Problem(error.reason, str(error))
+        except UserError as error:
+            self.problem = Problem("InvalidTemplate", str(error))
         self._aim(job, decision)
         if decision.target is not Target.DELETED:
             await self._write(self._situation(job, decision, self.problem))
@@ -318,6 +316,10 @@ class JobLoop:
 
     async def _tell_outage(self) -> None:
         """After an outage of the API server, say on the job that there was one: nobody could be told meanwhile."""
+        since = self._tools.telemetry.unreachable_since
+        if since is not None:
+            self._unreachable_since = self._unreachable_since or since
+            return
         since, self._unreachable_since = self._unreachable_since, None
         if since is None or time.monotonic() - since < OUTAGE_SECONDS:
             return

@@ -170,9 +170,6 @@ def _last_failure(container: Raw) -> Termination | None:
 
 def _trouble(status: Raw, containers: list[Raw]) -> tuple[str, str]:
     """Why the pod does not run: (CamelCase reason, message)."""
-    scheduled = _condition(status, "PodScheduled")
-    if scheduled.get("status") == "False":
-        return str(scheduled.get("reason") or "Unschedulable"), brief(scheduled.get("message") or "not scheduled")
     initial = [c for c in status.get("initContainerStatuses") or [] if isinstance(c, Mapping)]
     for container in [*initial, *containers]:
         waiting = (container.get("state") or {}).get("waiting") or {}
@@ -183,6 +180,9 @@ def _trouble(status: Raw, containers: list[Raw]) -> tuple[str, str]:
             return reason, f"container {container.get('name')} keeps ending: {last.text}"
         image = f" (image {container['image']})" if container.get("image") and "Image" in reason else ""
         return reason, brief(f"container {container.get('name')}{image}: {waiting.get('message') or reason}")
+    scheduled = _condition(status, "PodScheduled")
+    if scheduled.get("status") == "False" and not containers:
+        return str(scheduled.get("reason") or "Unschedulable"), brief(scheduled.get("message") or "not scheduled")
     if status.get("phase") == "Failed":
         return str(status.get("reason") or "PodFailed"), brief(status.get("message") or "the pod failed")
     return "", ""

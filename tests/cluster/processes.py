@@ -54,6 +54,11 @@ class OperatorProcess:
                 await self._process.wait()
         return int(self._process.returncode or 0)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the process is over."""
+        return self._process is None or self._process.returncode is not None
+
     async def metrics(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
         """Every sample by name and labels."""
         text = await self._get("/metrics")

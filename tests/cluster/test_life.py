@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import pytest
-
-from asyncppo_operator import names
-from asyncppo_operator.names import Role
 from tests.cluster.jobs import Job, manifest
 from tests.cluster.kubernetes import Kubectl, until
 from tests.cluster.processes import LearnerDouble, OperatorProcess
 from tests.unit.operator.builders import answer
+
+from asyncppo_operator import names
+from asyncppo_operator.names import Role
 
 
 @dataclass
