@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncppo.report.measures import Discrepancy, Staleness, UpdateMetrics
+from asyncppo_runtime.learner.board import exact_coverage
 from asyncppo_runtime.learner.progress import Progress, quantiles, sync_figures, weighted_slope
 
 
@@ -33,7 +34,7 @@ def test_totals_are_token_weighted() -> None:
     assert progress.staleness().histogram == {0: 3, 1: 5}
     assert progress.staleness().mean == pytest.approx(5 / 8)
     assert progress.staleness().max == 1
-    assert progress.exact_coverage == pytest.approx(0.75)
+    assert progress.exact_tokens == 6
     assert progress.discrepancy().max_abs == 2
     assert progress.discrepancy().slope == pytest.approx(1.0)
     assert progress.trajectories == 4
@@ -59,7 +60,7 @@ def test_an_update_trained_again_counts_once_in_the_reward() -> None:
 def test_nothing_trained_is_all_zero() -> None:
     progress = Progress(2)
     assert progress.reward().best == 0.0
-    assert progress.exact_coverage == 0.0
+    assert progress.exact_tokens == 0
     assert progress.discrepancy().k3 == 0.0
 
 
@@ -89,3 +90,10 @@ def test_sync_figures_take_each_phase() -> None:
     assert (syncs.count, syncs.fenced) == (2, 1)
     assert syncs.pause_seconds.max == 2.0
     assert syncs.load_seconds.max == 3.0
+
+
+def test_coverage_counts_what_was_dropped_for_want_of_a_score() -> None:
+    assert exact_coverage(90, 90, {"lease_expired": 50, "stale": 3}) == 1.0
+    assert exact_coverage(90, 90, {"mislabelled": 6, "version_unavailable": 4}) == pytest.approx(0.9)
+    assert exact_coverage(45, 90, {}) == 0.5
+    assert exact_coverage(0, 0, {}) == 0.0

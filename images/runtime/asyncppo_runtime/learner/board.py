@@ -1,17 +1,23 @@
 """What the learner says of itself: puts LearnerStatus together from ledger, training and members. Owns no figure but the phase."""
 
 import time
+from collections.abc import Mapping
 
 from asyncppo.api.job import AsyncPPOJob
 from asyncppo.report.measures import LearnerStatus, OldLogits, Throughput
 from asyncppo_runtime.learner.membership import Membership
 from asyncppo_runtime.learner.progress import Progress, sync_figures
 from asyncppo_runtime.learner.publication import Publication
+from asyncppo_runtime.learner.scoring import UNAVAILABLE
 from asyncppo_runtime.learner.stopwatch import Stopwatch
 from asyncppo_runtime.learner.threads import OwnThread
 from asyncppo_runtime.learner.training import Training
 from asyncppo_runtime.ledger.ledger import Ledger
 from asyncppo_runtime.ledger.records import VIOLATIONS
+from asyncppo_runtime.old_logprobs.verify import Reason
+
+CONTRADICTIONS = frozenset({reason.value for reason in (*VIOLATIONS, *Reason)})
+"""Reasons that mean a label was wrong, whoever found it out: the ledger at receipt or the scorer."""
 
 
 class Board:
@@ -61,7 +67,6 @@ class Board:
         done = self._training.update - self._first_update
         left = self._training.updates_left
         checkpoint = self._publication.last_checkpoint
-        violations = {**totals.refused, **totals.discarded, **totals.tokens.discarded}
         self.current = LearnerStatus(
             job=self._job.metadata.name,
             phase=self.phase,
@@ -82,8 +87,8 @@ class Board:
             old_logits=OldLogits(
                 strategy=spec.old_logits.strategy.value,
                 exact=spec.old_logits.strategy.exact,
-                exact_coverage=progress.exact_coverage,
-                violations=sum(violations.get(reason, 0) for reason in VIOLATIONS),
+                exact_coverage=exact_coverage(progress.exact_tokens, progress.tokens, totals.tokens.discarded),
+                violations=sum(totals.refused.get(why, 0) + totals.discarded.get(why, 0) for why in CONTRADICTIONS),
             ),
             staleness=progress.staleness(),
             discrepancy=progress.discrepancy(),
@@ -97,3 +102,13 @@ class Board:
             time=self._stopwatch.seconds(),
         )
         return self.current
+
+
+def exact_coverage(exact: int, trained: int, discarded: Mapping[str, int]) -> float:
+    """Tokens trained with a verified old log-prob over all sampled loss tokens: those trained and those dropped because no exact value
+    could be had. Dropping what could not be scored does not make a run exact. 0 before the first.
+
+    discarded: tokens by reason; reasons that have nothing to do with scores (a lost lease, a full context) do not count here.
+    """
+    lost = sum(tokens for reason, tokens in discarded.items() if reason in CONTRADICTIONS or reason == UNAVAILABLE)
+    return exact / (trained + lost) if trained + lost else 0.0

@@ -49,9 +49,9 @@ class Progress:
         return self._trajectories
 
     @property
-    def exact_coverage(self) -> float:
-        """Fraction of trained loss tokens whose old log-prob was verified exact; 0 before the first."""
-        return self._covered / self._tokens if self._tokens else 0.0
+    def exact_tokens(self) -> int:
+        """Loss tokens trained whose old log-prob was verified exact."""
+        return round(self._covered)
 
     def reward(self) -> Reward:
         """Means over the first, last and best tenth of the updates so far."""

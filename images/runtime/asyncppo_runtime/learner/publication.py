@@ -146,9 +146,17 @@ class Publication:
         )
         if checkpoint:
             await self._write_checkpoint(version, update)
-        await self._ledger(Ledger.publish, record, exported.canary, groups, (), metrics, time.monotonic())
+        await self._ledger(
+            Ledger.publish,
+            record,
+            exported.canary,
+            groups,
+            (),
+            metrics,
+            time.monotonic(),
+            checkpoint=self._relative(version) if checkpoint else "",
+        )
         if checkpoint:
-            await self._ledger(Ledger.commit_checkpoint, version, self._relative(version), time.monotonic())
             self.last_checkpoint = version
         await self._trainer(Trainer.published, version)
         self.version = version

@@ -214,13 +214,17 @@ class Ledger(LedgerReader):
         zero_variance: Collection[int],
         metrics: bytes,
         now: float,
+        *,
+        checkpoint: str = "",
     ) -> None:
-        """A version row and the trained marks of its batch, in one transaction; call after the weights' rename. Idempotent for
-        an equal record. Groups of `zero_variance` are discarded with that reason. The first version of a job is announced at
+        """A version row and the trained marks of its batch, in one transaction; call after the weights' rename. With `checkpoint`
+        (its path, files renamed) the same transaction commits that too: no crash falls between them. Idempotent for an equal record. Groups of `zero_variance` are discarded with that reason. The first version of a job is announced at
         once. Refused: VersionTaken, WrongParent, NotSealed (SealRule.SCORED, a step outside a sealed epoch), AlreadyStepped,
         GroupNotReady, NotScored."""
         with self._db.transaction():
             versions.publish(self._db, self.settings, record, canary, trained, zero_variance, metrics, now)
+            if checkpoint:
+                checkpoints.commit(self._db, record.version, checkpoint, now)
 
     def commit_checkpoint(self, version: int, path: str, now: float) -> None:
         """One row commits a checkpoint whose files are synced and renamed. Refused: UnknownVersion."""
