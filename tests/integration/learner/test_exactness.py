@@ -105,12 +105,8 @@ async def sample_until(engine: TorchEngine, opens: list[Open], tokens: int) -> N
             )
 
     running = [asyncio.create_task(one(number, trajectory)) for number, trajectory in enumerate(opens)]
-    limited = [task for number, task in enumerate(running) if number % 2] or running
-    if limited is not running:
-        await asyncio.wait(limited)
-    else:
-        while not engine.running:
-            await asyncio.sleep(0)
+    limited = [task for number, task in enumerate(running) if number % 2]
+    await asyncio.wait(limited)
     await engine.pause()
     await asyncio.gather(*running)
 

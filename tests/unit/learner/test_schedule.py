@@ -1,5 +1,7 @@
 """Learning rates: warm-up, then the schedule, never above the peak, zero past the end."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,4 +22,4 @@ def test_warm_up_rises_then_linear_falls() -> None:
     assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert max(rates) == rates[4] == 1.0
     assert rates[24] == 0.0
-    assert all(a > b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(rates[4:]))

@@ -61,8 +61,8 @@ def test_capacity_alone_breaks_the_bound_for_a_straggler() -> None:
     """The aggregate rule of other systems: admission by capacity, batches of whatever is complete. One slow group passes the bound."""
     batch_groups, max_versions = 2, 1
     live = {0: 0}
-    version, opened, worst = 0, 1, 0
-    for _ in range(10):
+    opened, worst = 1, 0
+    for version in range(10):
         while len(live) < live_groups_allowed(batch_groups, max_versions, 1_000):
             live[opened] = version
             opened += 1
@@ -71,7 +71,6 @@ def test_capacity_alone_breaks_the_bound_for_a_straggler() -> None:
             done = [0, *done[:1]]
         for group in done:
             worst = max(worst, version - live.pop(group))
-        version += 1
     assert worst > max_versions
     states = [GroupState(0, False, 0), GroupState(1, True, 1), GroupState(2, True, 1)]
     held = select_batch(states, 1, batch_groups, max_versions, StalenessAction.WAIT)
