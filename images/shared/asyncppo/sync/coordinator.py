@@ -8,11 +8,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from typing import Any
 
 import msgspec
 
 from asyncppo.errors import RefusedError, UnreachableError
-from asyncppo.sync.columns import Phase
+from asyncppo.sync.columns import MEMBER_PHASES, Phase
 from asyncppo.sync.events import (
     Command,
     Event,
@@ -29,7 +30,7 @@ from asyncppo.sync.events import (
 )
 from asyncppo.sync.limits import SyncLimits
 from asyncppo.sync.machine import State, keep_paused, start, transition
-from asyncppo.sync.reasons import Reason
+from asyncppo.sync.reasons import BAD_WEIGHTS
 from asyncppo.wire import routes
 from asyncppo.wire.client import WireClient
 from asyncppo.wire.experience import Manifest
@@ -52,14 +53,16 @@ MEMBER_ROUTES: dict[Phase, tuple[str, type[Paused] | type[Manifest] | type[Loade
     Phase.RESUME: (routes.RESUME, Resumed),
 }
 RETRY_SECONDS = 0.25
-MEMBER_ATTEMPT_SECONDS = 0.25
+LOOK_SECONDS = 1.0
 LONGEST_BACKOFF = 5.0
 
 
 class Coordinator:
     """Drives the syncs of one job until it is over.
 
-    client: open, with the job's token. name: distinct among the job's coordinators, also over restarts. on_phase: called with the state after each change of phase (progress, metrics). `state` is always the newest.
+    client: open, with the job's token. name: distinct among coordinators that may live at the same time; one that is started again
+    under its old name takes up its own open epoch at once, others only when that has stalled. on_phase: called with (state before,
+    state after, seconds spent in the phase before) at each change of phase. `state` is always the newest.
     """
 
     def __init__(
@@ -68,84 +71,98 @@ class Coordinator:
         learner_url: str,
         name: str,
         limits: SyncLimits,
-        on_phase: Callable[[State], None] = lambda _: None,
+        on_phase: Callable[[State, State, float], None] = lambda before, after, seconds: None,
     ) -> None:
         self._learner = learner_url
         self._limits = limits
         self._on_phase = on_phase
         self._client = client
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._group: asyncio.TaskGroup
+        self._round = 0
         self._seconds: dict[str, float] = {}
         self._entered = time.monotonic()
         self._paused_at: float | None = None
-        self._watching: asyncio.Task[None] | None = None
         self._seen: tuple[SyncView, float] | None = None
         self._silences = 0
         self.state = State(coordinator=name, min_ready=limits.min_ready, pause_seconds=limits.pause_ttl)
 
     async def run(self) -> None:
         """Until the learner says the job is over. Cancelling it in mid-sync leaves an epoch that any coordinator can take over."""
-        keeper = asyncio.create_task(self._keep_paused())
-        try:
+        async with asyncio.TaskGroup() as self._group:
+            keeping = [self._group.create_task(self._keep_paused()), self._group.create_task(self._look_meanwhile())]
             _, commands = start(self.state)
             self._carry_out(commands)
             while self.state.phase is not Phase.OVER:
-                self._take(await self._events.get())
-        finally:
-            for task in (keeper, *self._tasks):
+                number, event = await self._events.get()
+                if number == self._round:
+                    self._take(event)
+            for task in (*keeping, *self._calls):
                 task.cancel()
-            await asyncio.gather(keeper, *self._tasks, return_exceptions=True)
 
     def _take(self, event: Event) -> None:
         before = self.state
         self.state, commands = transition(before, event)
-        if (self.state.phase, self.state.epoch) != (before.phase, before.epoch):
+        moved = (self.state.phase, self.state.epoch) != (before.phase, before.epoch)
+        if moved or any(isinstance(command, ToLearner) for command in commands):
+            self._forget_calls()
+        if moved:
             self._clock(before)
-            if self.state.phase in (Phase.IDLE, Phase.BEGIN) and before.phase is not Phase.IDLE:
-                log.info("epoch %d: %s", before.epoch, " ".join(f"{k} {v:.3f}s" for k, v in self._seconds.items()))
-            self._on_phase(self.state)
+        if self.state.note != before.note and self.state.note:
+            log.info("%s: %s", self.state.coordinator, self.state.note)
         for name in self.state.fenced:
             if name not in before.fenced:
-                log.warning("epoch %d, %s: %s is fenced", self.state.epoch, before.phase, name)
+                log.warning("epoch %d, %s: %s is fenced, after %s", self.state.epoch, before.phase, name, _words(event))
         self._carry_out(commands)
+
+    def _forget_calls(self) -> None:
+        """A new phase: what is still under way for the last one, and what has come of it since, is of no interest any more."""
+        self._round += 1
+        for task in self._calls:
+            task.cancel()
 
     def _clock(self, before: State) -> None:
         """Phase seconds of the epoch: each phase by its name, `stall` from the first Pause to now."""
         now = time.monotonic()
+        spent = now - self._entered
         if before.phase in (Phase.IDLE, Phase.BEGIN):
             self._seconds, self._paused_at = {}, None
         else:
             name = before.phase.value.lower()
-            self._seconds[name] = self._seconds.get(name, 0.0) + now - self._entered
+            self._seconds[name] = self._seconds.get(name, 0.0) + spent
         if self.state.phase is Phase.PAUSE and self._paused_at is None:
             self._paused_at = now
+        if before.phase is Phase.RESUME:
+            log.info("epoch %d: %s", before.epoch, " ".join(f"{k} {v:.3f}s" for k, v in self._seconds.items()))
         self._entered = now
+        self._on_phase(before, self.state, spent)
 
     def _carry_out(self, commands: tuple[Command, ...]) -> None:
         for command in commands:
             match command:
                 case Watch():
-                    # One look at a time; a newer question replaces a long poll.
-                    if self._watching is not None:
-                        self._watching.cancel()
-                    self._watching = self._spawn(self._watch(command.wait))
+                    self._call(self._watch(command.wait, self._round))
                 case ToLearner():
-                    self._spawn(self._to_learner(command))
+                    self._call(self._to_learner(command, self._round))
                 case ToMember():
-                    self._spawn(self._to_member(command))
+                    self._call(self._to_member(command, self._round))
 
-    def _spawn(self, work: Coroutine[object, object, None]) -> "asyncio.Task[None]":
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+    def _call(self, work: Coroutine[Any, Any, None]) -> None:
+        # In the group of `run`: an error that is this program's own, not a peer's, ends it rather than leave the machine waiting.
+        task = self._group.create_task(work)
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+    def _tell(self, number: int, event: Event) -> None:
+        self._events.put_nowait((number, event))
 
     # --- the learner ------------------------------------------------------------------------------------------------------
-    async def _watch(self, wait: bool) -> None:
+    async def _watch(self, wait: bool, number: int) -> None:
         """One look at the learner, however long it takes to get one."""
+        seconds = self._limits.watch if wait else 0.0
         while True:
-            seconds = self._limits.watch if wait else 0.0
+            asked = time.monotonic()
             try:
                 path = f"{routes.SYNC}?wait={seconds}"
                 view = await self._client.get(self._learner, path, SyncView, seconds + self._limits.learner)
@@ -153,11 +170,10 @@ class Coordinator:
             except (RefusedError, UnreachableError) as error:
                 await self._after_silence(error)
         self._silences = 0
-        idle_on_news = wait and (view.wanted or view.open) and not view.finished
-        if idle_on_news:
-            # There is something to sync for that this coordinator leaves alone (too few members, another's epoch): look again later.
-            await asyncio.sleep(RETRY_SECONDS)
-        self._events.put_nowait(Viewed(view, stalled=self._stalled(view)))
+        if wait and not view.finished:
+            # An answer at once to a question that this coordinator leaves alone (too few members, another's epoch): ask less often.
+            await asyncio.sleep(max(0.0, min(seconds, RETRY_SECONDS) - (time.monotonic() - asked)))
+        self._tell(number, Viewed(view, stalled=self._stalled(view)))
 
     def _stalled(self, view: SyncView) -> bool:
         """Whether the open epoch has looked the same for longer than the patience."""
@@ -166,7 +182,7 @@ class Coordinator:
             self._seen = (view, now)
         return view.open and now - self._seen[1] > self._limits.stall
 
-    async def _to_learner(self, command: ToLearner) -> None:
+    async def _to_learner(self, command: ToLearner, number: int) -> None:
         message = command.message
         if isinstance(message, Finish):
             message = self._with_seconds(message)
@@ -178,13 +194,12 @@ class Coordinator:
             event = LearnerAnswered(command.phase, command.epoch, view)
         except RefusedError as refused:
             log.info("epoch %d, %s: the learner refuses: %s", command.epoch, command.phase, refused)
-            if refused.reason == Reason.NOT_READY or refused.status >= 500:
-                await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)
             event = LearnerRefused(command.phase, command.epoch, refused.reason, refused.message)
         except UnreachableError as error:
             await self._after_silence(error)
             event = LearnerSilent(command.phase, command.epoch)
-        self._events.put_nowait(event)
+        self._tell(number, event)
 
     async def _after_silence(self, error: Exception) -> None:
         if self._silences == 0:
@@ -199,27 +214,37 @@ class Coordinator:
         return msgspec.structs.replace(message, seconds=seconds)
 
     # --- members ----------------------------------------------------------------------------------------------------------
-    async def _to_member(self, command: ToMember) -> None:
+    async def _to_member(self, command: ToMember, number: int) -> None:
         """Ask until there is an answer or the phase's deadline has passed: a member that restarts its server is not silent yet."""
         path, kind = MEMBER_ROUTES[command.phase]
         name, deadline = command.member.name, time.monotonic() + self._limits.member(command.phase)
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
-                self._events.put_nowait(MemberSilent(command.phase, command.epoch, name))
+                self._tell(number, MemberSilent(command.phase, command.epoch, name))
                 return
             try:
                 answer = await self._client.post(command.member.url, path, command.message, kind, left)
             except RefusedError as refused:
-                self._events.put_nowait(
-                    MemberRefused(command.phase, command.epoch, name, refused.reason, refused.message)
-                )
+                if refused.status >= 500 and refused.reason not in BAD_WEIGHTS:
+                    await asyncio.sleep(min(RETRY_SECONDS, max(0.0, deadline - time.monotonic())))
+                    continue
+                reason, message = refused.reason, refused.message
+                self._tell(number, MemberRefused(command.phase, command.epoch, name, reason, message))
                 return
             except UnreachableError:
-                await asyncio.sleep(min(MEMBER_ATTEMPT_SECONDS, max(0.0, deadline - time.monotonic())))
+                await asyncio.sleep(min(RETRY_SECONDS, max(0.0, deadline - time.monotonic())))
             else:
-                self._events.put_nowait(MemberAnswered(command.phase, command.epoch, name, answer))
+                self._tell(number, MemberAnswered(command.phase, command.epoch, name, answer))
                 return
+
+    async def _look_meanwhile(self) -> None:
+        """While members are waited for, look at the learner now and then: who has joined again meanwhile is no longer in the epoch,
+        and need not be waited for until its deadline."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if self.state.phase in MEMBER_PHASES and time.monotonic() - self._entered >= LOOK_SECONDS:
+                self._call(self._watch(False, self._round))
 
     async def _keep_paused(self) -> None:
         """Prolong the pauses of a sync that takes longer than their time to live."""
@@ -229,9 +254,14 @@ class Coordinator:
 
     async def _pause_again(self, command: ToMember) -> None:
         try:
-            await self._client.post(
-                command.member.url, routes.PAUSE, command.message, Paused, self._limits.pause_ttl / 4
-            )
+            timeout = self._limits.pause_ttl / 4
+            await self._client.post(command.member.url, routes.PAUSE, command.message, Paused, timeout)
         except (RefusedError, UnreachableError) as error:
             # Not an answer of the phase: whether the member is still there is found out by the phase's own calls.
             log.debug("%s: its pause was not prolonged: %s", command.member.name, error)
+
+
+def _words(event: Event) -> str:
+    if isinstance(event, MemberRefused):
+        return f"it refused: {event.reason}, {event.message}"
+    return "its deadline" if isinstance(event, MemberSilent) else "a look at the learner"
