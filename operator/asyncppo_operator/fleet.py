@@ -33,10 +33,11 @@ BLIND_AFTER_SECONDS = 30.0
 class Fleet:
     """Start it, feed it jobs, stop it. Stopping leaves every pod as it is."""
 
-    def __init__(self, cluster: Cluster, settings: Settings, telemetry: Telemetry) -> None:
+    def __init__(self, cluster: Cluster, settings: Settings, telemetry: Telemetry, identity: str) -> None:
         self._cluster = cluster
         self._settings = settings
         self._telemetry = telemetry
+        self._identity = identity
         self._children = Children(self._touched)
         self._tools: Tools | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -63,6 +64,7 @@ class Fleet:
             telemetry=self._telemetry,
             slots=asyncio.Semaphore(self._settings.workers),
             facts=Facts(budget_api=served),
+            identity=self._identity,
             blind=self.blind,
         )
         for place in self.places:

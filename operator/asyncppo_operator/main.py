@@ -38,10 +38,10 @@ async def run(settings: Settings, stop: asyncio.Event) -> int:
     telemetry = Telemetry(registry)
     telemetry.build(version("asyncppo"))
     async with await Cluster.connect(telemetry) as cluster:
-        fleet = Fleet(cluster, settings, telemetry)
+        identity = os.environ.get("POD_ID") or f"{socket.gethostname()}-{os.getpid()}"
+        fleet = Fleet(cluster, settings, telemetry, identity)
         registry.register(JobMirror(lambda: fleet.loops.values()))
         own = settings.lease
-        identity = os.environ.get("POD_ID") or f"{socket.gethostname()}-{os.getpid()}"
         election = Election(cluster, settings.namespace, own.name, identity, own.duration_seconds, telemetry)
 
         def unready() -> str:

@@ -52,7 +52,7 @@ class JobGoneError(OperatorError):
 
 @dataclass(frozen=True)
 class Tools:
-    """What all loops share. slots: bounds the reconciles at once. facts: what the API server serves.
+    """What all loops share. slots: bounds the reconciles at once. facts: what the API server serves. identity: this replica's.
 
     blind: why the jobs' children cannot be seen, None when they can. An empty reason: not yet.
     """
@@ -64,6 +64,7 @@ class Tools:
     telemetry: Telemetry
     slots: asyncio.Semaphore
     facts: Facts
+    identity: str
     blind: Callable[[], Problem | None]
 
 
@@ -84,7 +85,7 @@ class JobLoop:
         self._executor = Executor(tools.cluster, key, self.uid)
         self._shortfalls = Shortfalls(tools.cluster, key)
         self.probe = LearnerProbe(tools.session, tools.settings.timing.poll_seconds, self.wake)
-        self.coordination = Coordination()
+        self.coordination = Coordination(tools.identity)
         self._woken = asyncio.Event()
         self._edited = asyncio.Event()
         self._woken_at = time.monotonic()
