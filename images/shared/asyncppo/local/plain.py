@@ -1,5 +1,6 @@
 """The live view where there is no terminal: one line every few seconds. Owns the line and its pace; draws a Snapshot, asks nobody."""
 
+import contextlib
 import time
 from types import TracebackType
 from typing import IO, Self
@@ -36,8 +37,9 @@ class PlainView:
         self.note(line(snapshot))
 
     def note(self, words: str) -> None:
-        """Write a line at once."""
-        print(words, file=self._stream, flush=True)
+        """Write a line at once. A reader that has gone does not end the training."""
+        with contextlib.suppress(BrokenPipeError):
+            print(words, file=self._stream, flush=True)
 
 
 def line(snapshot: Snapshot) -> str:
