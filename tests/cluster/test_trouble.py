@@ -128,9 +128,13 @@ async def limited_kubeconfig(kubectl: Kubectl, folder: Path, rules: list[dict[st
         await kubectl.run("get", "secret", "limited-token", "-o", "go-template={{.data.token | base64decode}}")
     ).strip()
     assert found
-    config = yaml.safe_load(Path(kubectl.kubeconfig).read_text())
-    config["users"][0]["user"] = {"token": plain}
-    made = folder / "kubeconfig-limited"
+    return with_token(kubectl.kubeconfig, plain, folder / "kubeconfig-limited")
+
+
+def with_token(kubeconfig: str, token: str, made: Path) -> str:
+    """The same server, another user."""
+    config = yaml.safe_load(Path(kubeconfig).read_text())
+    config["users"][0]["user"] = {"token": token}
     made.write_text(yaml.safe_dump(config))
     return str(made)
 
