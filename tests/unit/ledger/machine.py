@@ -129,7 +129,7 @@ class RolloutMachine(RuleBasedStateMachine):
         if member.state != "ready" or self.model.epoch.open or member.version != self.model.announced:
             self.refused(fails, act, "NotReady", "SyncActive", "StaleVersion")
         elif self.model.announced in self.model.abandoned:
-            self.refused(fails, act, "SyncStalled")
+            self.refused(fails, act, "SyncActive")
         else:
             before = len(self.model.leases)
             granted = self.call(fails, act)

@@ -2,6 +2,7 @@
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as checked
 from hypothesis import strategies as st
 from msgspec import structs
 from tests.unit.ledger.builders import Job, manifest, published_hash, segment, settings, trajectory
@@ -368,6 +369,7 @@ def test_malformed_shapes_are_named(wrong: Trajectory) -> None:
     assert malformation(wrong, spans)
 
 
+@checked(deadline=None)
 @given(
     lengths=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(0, 2)), max_size=6),
     tail=st.integers(0, 3),
@@ -387,6 +389,7 @@ def test_well_formed_trajectories_are_taken(lengths: list[tuple[int, int, int]],
         assert segment_digest(whole.token_ids, segments[0]) == segment_digest([*whole.token_ids, 7], segments[0])
 
 
+@checked(deadline=None)
 @given(
     version=st.integers(0, 5),
     granted=st.integers(0, 5),

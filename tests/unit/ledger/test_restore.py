@@ -132,7 +132,7 @@ def test_leases_wait_while_the_announced_version_is_abandoned(job: Job) -> None:
     job.ledger.commit_checkpoint(0, "checkpoints/0", 1.0)
     train(job, sender)
     restored = job.ledger.restore(0, 2.0)
-    with pytest.raises(LedgerRefusedError, match="SyncStalled"):
+    with pytest.raises(LedgerRefusedError, match="SyncActive: version 1 was left behind"):
         job.grant(sender, 1)
     republish(job, sender, restored)
     assert len(job.grant(sender, 1)) == 1

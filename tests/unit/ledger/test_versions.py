@@ -49,6 +49,16 @@ def test_a_refused_publication_marks_nothing(job: Job) -> None:
     assert job.ledger.totals() == job.ledger.recount()
 
 
+def test_a_version_and_its_checkpoint_are_one(job: Job) -> None:
+    job.seal(job.member())
+    with pytest.raises(LedgerRefusedError, match="GroupNotReady"):
+        job.ledger.publish(record(1), None, [99], [], b"", 1.0, checkpoint="checkpoints/1")
+    assert job.ledger.checkpoints() == []
+    for _ in range(2):
+        job.ledger.publish(record(1), None, [], [], b"", 1.0, checkpoint="checkpoints/1")
+    assert [(row.version, row.path) for row in job.ledger.checkpoints()] == [(1, "checkpoints/1")]
+
+
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [

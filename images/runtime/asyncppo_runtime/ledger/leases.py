@@ -56,7 +56,7 @@ def grant(
         )
     if db.row("SELECT 1 FROM versions WHERE version = ? AND abandoned = 1", announced) is not None:
         raise LedgerRefusedError(
-            "SyncStalled", f"version {announced} was left behind by a restore; wait for the sync to its successor"
+            "SyncActive", f"version {announced} was left behind by a restore; wait for the sync to its successor"
         )
     places = _free_places(db, count)
     while len(places) < count and groups.live_groups(db) < live_groups_allowed:

@@ -154,7 +154,7 @@ class Ledger(LedgerReader):
     ) -> list[Lease]:
         """Up to `count` leases: first the members missing from open groups, oldest group first; then new groups, while the live
         groups (open or ready) are fewer than `live_groups_allowed`. Refused: UnknownMember, StaleIncarnation, Fenced, NotReady,
-        SyncActive, StaleVersion."""
+        SyncActive (also while the announced version is one that a restore left behind), StaleVersion."""
         with self._db.transaction():
             sender = membership.check_sender(self._db, envelope)
             granted = leases.grant(self._db, self.settings, sender, version, count, live_groups_allowed, ttl_seconds)
@@ -218,9 +218,10 @@ class Ledger(LedgerReader):
         checkpoint: str = "",
     ) -> None:
         """A version row and the trained marks of its batch, in one transaction; call after the weights' rename. With `checkpoint`
-        (its path, files renamed) the same transaction commits that too: no crash falls between them. Idempotent for an equal record. Groups of `zero_variance` are discarded with that reason. The first version of a job is announced at
-        once. Refused: VersionTaken, WrongParent, NotSealed (SealRule.SCORED, a step outside a sealed epoch), AlreadyStepped,
-        GroupNotReady, NotScored."""
+        (its path, files renamed) the same transaction commits that too: no crash falls between them. Idempotent for an equal
+        record. Groups of `zero_variance` are discarded with that reason. A version nobody samples under yet (no member is ready)
+        is announced at once. Refused: VersionTaken, WrongParent, NotSealed (SealRule.SCORED, a step outside a sealed epoch),
+        AlreadyStepped, GroupNotReady, NotScored."""
         with self._db.transaction():
             versions.publish(self._db, self.settings, record, canary, trained, zero_variance, metrics, now)
             if checkpoint:

@@ -195,8 +195,12 @@ def _content_start(header: str) -> int:
 
 def _opened(part: Path, start: int) -> BinaryIO:
     file = part.open("r+b" if part.exists() else "w+b")
-    file.truncate(start)
-    file.seek(start)
+    try:
+        file.truncate(start)
+        file.seek(start)
+    except BaseException:
+        file.close()
+        raise
     return file
 
 
@@ -245,7 +249,11 @@ def _storage(final: Path) -> Iterator[None]:
     except (aiohttp.ClientError, ConnectionError, TimeoutError):
         raise
     except OSError as error:
-        hint = "free space on its volume" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check its volume"
+        hint = (
+            "free space on its volume"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            else "check its volume"
+        )
         raise WeightsStorageError(f"{final} could not be written: {error}; {hint}") from error
 
 
