@@ -221,7 +221,7 @@ async def own_timeout() -> Any:
         (Observation(text="zebra"), [], "environment_error", "zebra"),
         (Observation(token_ids=[3, 999]), [], "environment_error", "token_ids"),
         (Observation(token_ids=[]), [], "environment_error", "first observation is empty"),
-        (Observation(messages=[{"role": "user", "content": "hi"}]), [], "environment_error", "chat template"),
+        (Observation(messages=[{"role": "user", "content": "hi"}]), [], "environment_error", "cannot encode"),
     ],
 )
 async def test_what_an_environment_does_ends_the_episode_and_says_why(

@@ -38,7 +38,7 @@ class GuessNumber:
         self._numbers = numbers
         self._tries = tries
         self._delay = (float(delaySeconds), float(delayTail), float(delayCap))
-        self._random = random.Random(0)
+        self._random: random.Random | None = None  # seeding one is not cheap; `reset` does it
         self._hidden = 0
         self._used = 0
 
@@ -73,7 +73,7 @@ class GuessNumber:
 
     async def _wait(self) -> None:
         least, tail, cap = self._delay
-        if least > 0:
+        if least > 0 and self._random is not None:
             factor = self._random.paretovariate(tail) if tail > 0 else 1.0
             await asyncio.sleep(least * min(factor, cap))
 

@@ -7,9 +7,9 @@ version is loaded then. Does not own pauses (`gate.py`), engines, nor leases and
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from time import perf_counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ from asyncppo_runtime.policy import EncodingError, PolicyTokenizer
 from asyncppo_runtime.rollout.engines.interface import Engine, GenerateRequest
 from asyncppo_runtime.rollout.episode import Episode
 from asyncppo_runtime.rollout.gate import Gate
+from asyncppo_runtime.rollout.patience import LateError, within
 from asyncppo_runtime.rollout.randomness import continued_seed
 from asyncppo_runtime.rollout.tally import Tally
 
@@ -92,7 +93,7 @@ class Agent:
         environment: Environment | None = None
         try:
             await self._waiting(episode)
-            environment = await self._environment(episode, self._made)
+            environment = await self._environment(episode, self._made())
             await self._turns(episode, environment)
         except _EndedError as ended:
             episode.end(ended.reason, ended.error)
@@ -106,13 +107,12 @@ class Agent:
 
     async def _turns(self, episode: Episode, environment: Environment) -> None:
         settings = self._settings
-        task = episode.lease.task
-        observation = await self._environment(episode, lambda: environment.reset(task))
+        observation = await self._environment(episode, _called(environment.reset, episode.lease.task))
         self._heard(episode, self._encoded(self._tokenizer.first, _checked(observation, Observation)))
         while True:
             turn_ids = await self._said(episode)
             action = self._tokenizer.action(turn_ids)
-            turn = await self._environment(episode, lambda: environment.step(action, turn_ids))  # noqa: B023 - awaited at once
+            turn = await self._environment(episode, _called(environment.step, action, turn_ids))
             turn = _checked(turn, Turn)
             episode.reward += turn.reward
             episode.turns += 1
@@ -176,17 +176,14 @@ class Agent:
         finally:
             episode.paused_seconds += perf_counter() - started
 
-    async def _environment(self, episode: Episode, call: Callable[[], Awaitable[T]]) -> T:
+    async def _environment(self, episode: Episode, call: Coroutine[Any, Any, T]) -> T:
         """Have the environment do something, within the step timeout."""
         started = perf_counter()
-        limit = asyncio.timeout(self._settings.step_timeout_seconds)
         try:
-            async with limit:
-                return await call()
+            return await within(self._settings.step_timeout_seconds, call)
+        except LateError as late:
+            raise _EndedError("environment_timeout", str(late)) from late
         except Exception as error:
-            if isinstance(error, TimeoutError) and limit.expired():
-                seconds = self._settings.step_timeout_seconds
-                raise _EndedError("environment_timeout", f"no answer within {seconds:g} s") from error
             log.debug("an environment failed", exc_info=True)
             raise _EndedError("environment_error", _told(error)) from error
         finally:
@@ -204,6 +201,11 @@ class Agent:
                 await environment.close()
         except Exception as error:  # noqa: BLE001 - the episode is over; a failing close must not undo it
             log.warning("an environment failed to close: %s", _told(error))
+
+
+async def _called(method: Callable[..., Awaitable[T]], *arguments: object) -> T:
+    """A coroutine of our own around it: whatever the method is or raises shows only when it runs."""
+    return await method(*arguments)
 
 
 def _checked(value: object, kind: type[T]) -> T:

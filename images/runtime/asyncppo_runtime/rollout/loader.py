@@ -3,6 +3,7 @@
 Does not own the pull (`asyncppo_runtime.weights`), the engine's own all-or-nothing load, nor when a version is wanted.
 """
 
+import math
 from time import perf_counter
 
 import msgspec
@@ -52,7 +53,7 @@ class Loader:
         except (WeightsError, EngineError) as failed:
             self._tally.loads["failed"] += 1
             raise RefusedError(503, "PullFailed", f"version {record.version}: {failed}") from failed
-        if canary is not None and not error <= canary.tolerance:
+        if canary is not None and error > canary.tolerance:
             self._tally.loads["rejected"] += 1
             await self._go_back()
             raise RefusedError(
@@ -71,7 +72,10 @@ class Loader:
         if canary is None:
             return 0.0
         logprobs = await self._engine.prompt_logprobs(canary.token_ids)
-        return max((abs(a - b) for a, b in zip(logprobs, canary.logprobs, strict=True)), default=0.0)
+        if len(logprobs) != len(canary.logprobs):
+            return math.inf
+        errors = [abs(a - b) for a, b in zip(logprobs, canary.logprobs, strict=True)]
+        return math.inf if any(math.isnan(error) for error in errors) else max(errors, default=0.0)
 
     async def _go_back(self) -> None:
         """Load again what served before; its file is still here."""

@@ -63,7 +63,7 @@ class TorchEngine:
         self._wake = threading.Event()
         self._settled = threading.Event()
         self._inbox: deque[_Call] = deque()
-        self._commands: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
+        self._commands: deque[tuple[Callable[[], Any], asyncio.Future[Any] | None]] = deque()
         # below: touched by the thread only, once it runs
         self._waiting: deque[_Call] = deque()
         self._in_slot: dict[int, _Call] = {}
@@ -183,8 +183,10 @@ class TorchEngine:
         return future
 
     def _tell(self, do: Callable[[], object]) -> None:
-        if not self._closed and self._thread is not None:
-            self._command(do)
+        """Like `_command`, but nobody waits for it."""
+        if not self._closed:
+            self._commands.append((do, None))
+            self._wake.set()
 
     def _deliver(self, done: "list[tuple[asyncio.Future[Any], Any]]") -> None:
         for future, outcome in done:
@@ -233,8 +235,9 @@ class TorchEngine:
             except Exception as error:
                 log.exception("the torch engine failed at a command")
                 outcome = EngineError(f"{type(error).__name__}: {error}")
-            self._done.append((future, outcome))
-            self._hand_over()
+            if future is not None:
+                self._done.append((future, outcome))
+                self._hand_over()
 
     def _admit(self) -> None:
         while self._inbox:
@@ -311,7 +314,9 @@ class TorchEngine:
         if hasattr(self, "_table"):
             self._table.drop_kv()
         while self._closed and self._commands:
-            self._done.append((self._commands.popleft()[1], error))
+            _, future = self._commands.popleft()
+            if future is not None:
+                self._done.append((future, error))
         self._hand_over()
 
     def _hand_over(self) -> None:

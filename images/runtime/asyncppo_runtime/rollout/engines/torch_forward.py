@@ -38,7 +38,7 @@ def last_logits(model: "PreTrainedModel", cache: SlotCache, table: SlotTable, gr
     readable = torch.arange(length)[None, None, None, :] <= positions[:, None, :, None]
     logits: torch.Tensor = model(
         input_ids=torch.from_numpy(ids),
-        attention_mask=_mask(model, readable),
+        attention_mask=_additive(readable, model.dtype),
         position_ids=positions,
         past_key_values=cache,
         use_cache=True,
@@ -90,9 +90,6 @@ def _dense(group: Group, table: SlotTable) -> tuple[Group, Ints | None]:
     return Group(np.arange(highest, dtype=np.int64), counts, group.width), group.slots
 
 
-def _mask(model: "PreTrainedModel", readable: torch.Tensor) -> torch.Tensor:
-    """Boolean for SDPA; eager attention adds its mask to the scores."""
-    if model.config._attn_implementation == "sdpa":
-        return readable
-    floor = torch.finfo(model.dtype).min
-    return torch.zeros_like(readable, dtype=model.dtype).masked_fill(~readable, floor)
+def _additive(readable: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Added to the attention scores; made once, where a boolean mask would be converted by every layer."""
+    return torch.zeros_like(readable, dtype=dtype).masked_fill_(~readable, torch.finfo(dtype).min)

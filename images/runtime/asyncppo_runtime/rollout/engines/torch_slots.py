@@ -55,6 +55,7 @@ class SlotTable:
         self.active = np.zeros(slots, np.bool_)
         self._used = np.zeros(slots, np.int64)
         self._tick = 0
+        self._stops: list[list[int]] = [[]] * slots
         self._owner = [NOBODY] * slots
         self._slot_of: dict[str, int] = {}
 
@@ -72,19 +73,19 @@ class SlotTable:
             self._owner[slot] = request.session
             self._slot_of[request.session] = slot
             self.cached[slot] = 0
-        count = len(request.token_ids)
-        ids = np.array(request.token_ids, np.int64)
+        ids, count = request.token_ids, len(request.token_ids)
         same = min(int(self.cached[slot]), count - 1)
-        if same:
-            differ = np.flatnonzero(self.ids[slot, :same] != ids[:same])
-            same = int(differ[0]) if differ.size else same
+        held = self.ids[slot, :same].tolist()
+        if ids[:same] != held:
+            same = next(i for i, (new, old) in enumerate(zip(ids, held, strict=False)) if new != old)
         self.cached[slot] = same
-        self.ids[slot, :count] = ids
+        self.ids[slot, same:count] = ids[same:]
         self.known[slot] = self.start[slot] = count
         self.limit[slot] = min(count + request.max_tokens, self.context)
         self.temperature[slot] = request.temperature
         self.seed[slot] = request.seed & (2**64 - 1)
-        self._set_stops(slot, request.stop_token_ids)
+        if request.stop_token_ids != self._stops[slot]:
+            self._set_stops(slot, request.stop_token_ids)
         self.active[slot] = True
         self._tick += 1
         self._used[slot] = self._tick
@@ -170,5 +171,6 @@ class SlotTable:
             wider = np.full((self.slots, len(stops)), -1, np.int64)
             wider[:, : self.stops.shape[1]] = self.stops
             self.stops = wider
+        self._stops[slot] = list(stops)
         self.stops[slot] = -1
         self.stops[slot, : len(stops)] = stops
