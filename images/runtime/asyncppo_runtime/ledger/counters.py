@@ -39,6 +39,10 @@ class Counters:
         if amount:
             self._pending[name] = self._pending.get(name, 0) + amount
 
+    def value(self, name: str) -> int:
+        """A count as the open transaction sees it."""
+        return self._committed.get(name, 0) + self._pending.get(name, 0)
+
     def pending(self) -> list[tuple[str, int]]:
         """(name, change) to be written before the commit."""
         return list(self._pending.items())

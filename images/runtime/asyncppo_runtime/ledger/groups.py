@@ -41,8 +41,7 @@ def open_group(db: Database, settings: LedgerSettings) -> int:
 
 def live_groups(db: Database) -> int:
     """Groups opened and neither trained nor discarded."""
-    row = db.row("SELECT count(*) FROM groups WHERE state IN ('Open', 'Ready')")
-    return int(row[0]) if row else 0
+    return db.counters.value(counters.GROUPS + OPEN) + db.counters.value(counters.GROUPS + READY)
 
 
 def counts(counted: Mapping[str, int]) -> GroupCounts:

@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from asyncppo.wire.experience import Segment, Trajectory, segment_digest
 from asyncppo_runtime.ledger.records import Reason
 
@@ -128,5 +130,5 @@ def trajectory_digest(trajectory: Trajectory) -> str:
     """Names a finished trajectory: ids, ending and reward. Its segments have digests of their own."""
     h = hashlib.sha256()
     h.update(f"{trajectory.end_reason}|{trajectory.reward!r}|{len(trajectory.token_ids)}|".encode())
-    h.update(",".join(map(str, trajectory.token_ids)).encode())
+    h.update(np.asarray(trajectory.token_ids, "<i8").tobytes())
     return h.hexdigest()[:16]

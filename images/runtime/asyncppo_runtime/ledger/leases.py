@@ -59,10 +59,14 @@ def grant(
             "SyncActive", f"version {announced} was left behind by a restore; wait for the sync to its successor"
         )
     places = _free_places(db, count)
-    while len(places) < count and groups.live_groups(db) < live_groups_allowed:
-        groups.open_group(db, settings)
+    lacking = -(-(count - len(places)) // settings.group_size)
+    room = live_groups_allowed - groups.live_groups(db)
+    if min(lacking, room) > 0:
+        for _ in range(min(lacking, room)):
+            groups.open_group(db, settings)
         places = _free_places(db, count)
-    leases = []
+    leases: list[Lease] = []
+    rows: list[tuple[object, ...]] = []
     row = db.row("SELECT coalesce(max(lease_id), 0) FROM leases")
     lease_id = int(row[0]) if row else 0
     for group_id, slot, attempts, seed in places:
@@ -70,10 +74,12 @@ def grant(
         attempt = attempts + 1
         sampling = groups.derived_seed(settings.seed, "sample", group_id, slot, attempt)
         leases.append(Lease(lease_id, group_id, attempt, Task(group_id, seed), sampling, ttl_seconds))
-        db.execute(
-            "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, '', 0)",
-            lease_id, group_id, slot, attempt, sender.name, sender.incarnation, version, ttl_seconds, LeaseState.IN_FLIGHT,
+        rows.append(
+            (
+                lease_id, group_id, slot, attempt, sender.name, sender.incarnation, version, ttl_seconds, LeaseState.IN_FLIGHT,
+            )
         )  # fmt: skip
+    db.execute_many("INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, '', 0)", rows)
     db.execute_many(
         "UPDATE slots SET state = ?, attempts = attempts + 1 WHERE group_id = ? AND slot = ?",
         [(groups.LEASED, group_id, slot) for group_id, slot, _, _ in places],
