@@ -107,6 +107,14 @@ COLUMNS = {column.name: column for column in (BARRIER, OVERLAPPED, SNAPSHOT, DED
 """Every column by its name, which is what `SyncView.column` says."""
 
 
+def distinct() -> dict[str, list[str]]:
+    """Name of each column that differs, and the names of those with the same phases and the same seal: the protocol is one."""
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for column in COLUMNS.values():
+        groups.setdefault((column.rule, column.phases), []).append(column.name)
+    return {names[0]: names[1:] for names in groups.values()}
+
+
 def column_of(strategy: Strategy, scoring: Scoring = Scoring.BARRIER) -> Column:
     """The column of a job: Interruption has one per way of scoring, Snapshot and Dedicated one each, the inexact ones share one."""
     if strategy is Strategy.INTERRUPTION:
