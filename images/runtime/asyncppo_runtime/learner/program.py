@@ -85,7 +85,7 @@ class LearnerProgram:
         )
         ledger = OwnThread("ledger", lambda: Ledger.open(directory / "ledger.db", settings, time.monotonic()))
         try:
-            trainer = OwnThread("trainer", lambda: Trainer(job.spec))
+            trainer = OwnThread("trainer", lambda: Trainer(job.spec, directory / "snapshots"))
             try:
                 return await self._serve(fingerprint, ledger, trainer)
             finally:

@@ -74,6 +74,9 @@ class Publication:
         newest = kept[-1]
         checkpoint = read_checkpoint(checkpoint_path(self._checkpoints, newest.version))
         self._check(checkpoint, next(row.record for row in rows if row.record.version == newest.version))
+        await self._trainer(
+            Trainer.adopt, {row.record.version: row.record.train_hash for row in rows if not row.abandoned}
+        )
         await self._trainer(Trainer.restore, checkpoint)
         restored = await self._ledger(Ledger.restore, newest.version, time.monotonic())
         await self._trainer(Trainer.published, newest.version)
@@ -118,7 +121,9 @@ class Publication:
             await self._ledger(Ledger.drop_checkpoint, row.version, time.monotonic())
         kept = {row.version for row in rows[-self._spec.checkpoint.keep :]}
         remove_checkpoints(self._checkpoints, kept)
-        self._store.retain(await self._ledger(Ledger.needed_versions))
+        needed = await self._ledger(Ledger.needed_versions)
+        self._store.retain(needed)
+        await self._trainer(Trainer.retire, needed)
         await self._ledger(Ledger.prune, time.monotonic())
 
     async def _publish(
@@ -158,6 +163,7 @@ class Publication:
         )
         if checkpoint:
             self.last_checkpoint = version
+        await self._trainer(Trainer.retire, await self._ledger(Ledger.needed_versions))
         await self._trainer(Trainer.published, version)
         self.version = version
         return record

@@ -67,7 +67,7 @@ class Synchronization:
         """
         view = await self._held(call)
         if not view.sealed:
-            await self._training.score_unscored(view.announced)
+            await self._training.score_unscored()
             gaps = await self._ledger(Ledger.manifest_gaps, call.manifests)
             missing = [*gaps.unrecorded, *gaps.unscored, *gaps.conflicting]
             if self._training.failure is not None:

@@ -71,10 +71,10 @@ class ExportedVersion:
 class Trainer:
     """Model, optimizer and the gradient of the next step.
 
-    seed draws the built-in model's initial weights. UserError when the model cannot be had.
+    directory: where the old-logits strategy may keep files. UserError when the model cannot be had.
     """
 
-    def __init__(self, spec: AsyncPPOJobSpec) -> None:
+    def __init__(self, spec: AsyncPPOJobSpec, directory: Path | None = None) -> None:
         self._spec = spec
         if spec.learner.threads:
             torch.set_num_threads(spec.learner.threads)
@@ -90,7 +90,8 @@ class Trainer:
         self._forward = ForwardSettings(spec.sampling.temperature, spec.optimizer.micro_batch_tokens)
         self._sums = StepSums.zero()
         self._started = False
-        self.strategy = make_strategy(StrategySettings(spec.old_logits, spec.staleness))
+        self._live: set[int] = set()
+        self.strategy = make_strategy(StrategySettings(spec.old_logits, spec.staleness, directory))
 
     # --- identity ---------------------------------------------------------------------------------------------------------
     def train_hash(self) -> str:
@@ -224,6 +225,18 @@ class Trainer:
             self.strategy.start(version, self._tensors)
             self._started = True
         self.strategy.published(version, self._tensors, self.train_hash())
+        self._live.add(version)
+
+    def adopt(self, train_hashes: dict[int, str]) -> None:
+        """After a restart: versions that tokens may still be alive of."""
+        self.strategy.adopt(train_hashes)
+        self._live |= train_hashes.keys()
+
+    def retire(self, needed: set[int]) -> None:
+        """Versions not in `needed` have no live token any more."""
+        for version in sorted(self._live - needed):
+            self.strategy.retired(version)
+        self._live &= needed
 
     # --- to and from disk -------------------------------------------------------------------------------------------------
     def checkpoint(self, version: int, update: int, fingerprint: str) -> Checkpoint:

@@ -111,7 +111,7 @@ class Training:
                 metrics = await self._accumulate(selection)
             if self._scores_at_arrival:
                 with self._stopwatch.during("Scoring"):
-                    await self.score_unscored(self._publication.version)
+                    await self.score_unscored()
             self._pending = Pending(selection.batch, metrics, time.monotonic())
             self._changed.ring()
             with self._stopwatch.during("Sync"):
@@ -136,7 +136,7 @@ class Training:
                 return selection
             if self._scores_at_arrival:
                 with self._stopwatch.during("Scoring"):
-                    scored = await self._score_some(self._publication.version)
+                    scored = await self._score_some()
                 if scored:
                     continue
             with self._stopwatch.during("Straggler" if selection.stragglers and not selection.missing else "Batch"):
@@ -164,18 +164,27 @@ class Training:
         return accumulated.metrics
 
     # --- scoring ----------------------------------------------------------------------------------------------------------
-    async def score_unscored(self, version: int) -> None:
-        """Score every recorded, unscored segment of `version`."""
-        while await self._score_some(version):
+    async def score_unscored(self) -> None:
+        """Score every recorded, unscored segment: of the resident version, and (Overlapped) of the frozen one before it."""
+        while await self._score_some():
             pass
 
-    async def _score_some(self, version: int) -> bool:
+    async def _score_some(self) -> bool:
         # Looked up under the lock: what is looked up before a step must be scored before it.
         async with self._trainer_lock:
-            items = await self._ledger(Ledger.unscored, version, SCORE_CHUNK)
+            items = await self._ledger(Ledger.unscored, None, SCORE_CHUNK)
             if items:
                 await self._score(items)
         return bool(items)
+
+    async def _score_older(self) -> None:
+        """Overlapped: what the frozen copy is still needed for, before the step takes its place. The caller holds the trainer's lock."""
+        while True:
+            items = await self._ledger(Ledger.unscored, None, SCORE_CHUNK)
+            older = [item for item in items if item.version < self._publication.version]
+            if not older or self.failure is not None:
+                return
+            await self._score(older)
 
     async def _score(self, items: list[ScoreItem]) -> None:
         """One pass over `items`; each ends scored or discarded. The caller holds the trainer's lock."""
@@ -211,6 +220,8 @@ class Training:
             pending = self._pending
             if pending is None or pending.stepped:
                 return True
+            if self._scores_at_arrival:
+                await self._score_older()
             oldest = await self._ledger(Ledger.unscored, None, 1)
             try:
                 outcome = await self._trainer(Trainer.step, self.update, {item.version for item in oldest})

@@ -18,6 +18,7 @@ from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -80,10 +81,11 @@ class HeldVersion:
 
 @dataclass(frozen=True)
 class StrategySettings:
-    """What a strategy is built from."""
+    """What a strategy is built from. directory: where it may keep files of its own; None: in memory only."""
 
     old_logits: OldLogitsSpec
     staleness: StalenessSpec
+    directory: Path | None = None
 
 
 class OldLogprobStrategy:
@@ -96,6 +98,9 @@ class OldLogprobStrategy:
 
     def start(self, version: int, tensors: Mapping[str, Tensor]) -> None:
         """The run begins (or resumes without a saved state) with these resident train-side tensors."""
+
+    def adopt(self, train_hashes: Mapping[int, str]) -> None:
+        """After a restart, before `start`: the versions (version → train hash) that tokens may still be alive of."""
 
     def hold(self, version: int, model: nn.Module) -> AbstractContextManager[HeldVersion]:
         """`model` with the weights of `version` for as long as the context lasts; afterwards it holds exactly what it held before.

@@ -8,21 +8,26 @@ from contextlib import AbstractContextManager
 
 from torch import Tensor, nn
 
-from asyncppo.api.correction import Strategy
+from asyncppo.api.correction import SnapshotMedium, Strategy
 from asyncppo_runtime.old_logprobs.interface import HeldVersion, OldLogprobStrategy, StrategySettings, Timing, Traits
-from asyncppo_runtime.old_logprobs.ring import Medium, MemoryMedium, VersionRing
+from asyncppo_runtime.old_logprobs.ring import DiskMedium, Medium, MemoryMedium, VersionRing
 from asyncppo_runtime.weights.hashing import tensors_hash
+from asyncppo_runtime.weights.store import WeightStore
 
 
 class Snapshot(OldLogprobStrategy):
-    """Lends every kept version. medium: default in memory; give a DiskMedium for `snapshot.medium: Disk`."""
+    """Lends every kept version. medium: by default what `snapshot.medium` says; Disk needs the settings' directory."""
 
     traits = Traits(Strategy.SNAPSHOT, "exact_snapshot", Timing.AT_BATCH, keeps_versions=True, extra_forwards=True)
 
     def __init__(self, settings: StrategySettings, medium: Medium | None = None) -> None:
         super().__init__(settings)
         retention = settings.old_logits.snapshot.retention or settings.staleness.max_versions + 1
-        self.ring = VersionRing(medium or MemoryMedium(), retention)
+        self.ring = VersionRing(medium or _medium(settings), retention)
+
+    def adopt(self, train_hashes: Mapping[int, str]) -> None:
+        """Take up what the medium still has of them; the rest is unavailable."""
+        self.ring.adopt(train_hashes)
 
     def start(self, version: int, tensors: Mapping[str, Tensor]) -> None:
         """Keep the first resident version."""
@@ -44,3 +49,9 @@ class Snapshot(OldLogprobStrategy):
     def bytes_held(self) -> int:
         """Bytes of memory the ring takes (0 on disk)."""
         return self.ring.medium.bytes_held
+
+
+def _medium(settings: StrategySettings) -> Medium:
+    if settings.old_logits.snapshot.medium is SnapshotMedium.DISK and settings.directory is not None:
+        return DiskMedium(WeightStore(settings.directory))
+    return MemoryMedium()

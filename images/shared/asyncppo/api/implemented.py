@@ -11,25 +11,9 @@ from asyncppo.api.schema import at, spec_schema
 
 NOT_BUILT: tuple[tuple[str, str], ...] = (
     ("weightSync.transport", "NCCL"),
-    ("oldLogits.strategy", "Snapshot"),
     ("oldLogits.strategy", "Dedicated"),
-    ("oldLogits.strategy", "EWMA"),
-    ("oldLogits.strategy", "LogLinear"),
-    ("oldLogits.strategy", "Linear"),
-    ("oldLogits.strategy", "Rollout"),
-    ("oldLogits.scoring", "Overlapped"),
     ("oldLogits.onUnavailable", "Fallback"),
-    ("algorithm.loss", "CISPO"),
-    ("algorithm.loss", "GSPO"),
-    ("algorithm.loss", "DoubleSided"),
-    ("algorithm.advantage", "RLOO"),
-    ("algorithm.advantage", "REINFORCEPlusPlus"),
     ("algorithm.advantage", "GAE"),
-    ("algorithm.discrepancy.control", "TIS"),
-    ("algorithm.discrepancy.control", "IcePop"),
-    ("algorithm.discrepancy.control", "SequenceMask"),
-    ("algorithm.discrepancy.control", "GeometricMask"),
-    ("algorithm.discrepancy.control", "Veto"),
 )
 """Enum values that are not built: (path below `spec`, value)."""
 
