@@ -126,7 +126,7 @@ class RolloutMachine(RuleBasedStateMachine):
         def act() -> list[Lease]:
             return self.ledger.grant(self.envelope(name), member.version, count, allowed, TTL, self.now)
 
-        if member.state != "ready" or self.model.epoch.open or member.version != self.model.announced:
+        if member.state != "ready" or self.model.epoch.state == "sealed" or member.version != self.model.announced:
             self.refused(fails, act, "NotReady", "SyncActive", "StaleVersion")
         elif self.model.announced in self.model.abandoned:
             self.refused(fails, act, "SyncActive")

@@ -183,9 +183,9 @@ class Model:
             return "hash_mismatch"
         if version in self.abandoned:
             return "abandoned_lineage"
-        if self.rule.flushes and version <= self.sealed:
-            return "sealed" if self.members[lease.member].incarnation == lease.incarnation else "fenced"
-        return ""
+        if version <= self.sealed and self.members[lease.member].incarnation != lease.incarnation:
+            return "fenced"
+        return "sealed" if version <= self.sealed and self.rule.flushes else ""
 
     def receive(
         self, lease_id: int, versions: list[int], tokens: int, finished: bool, end_reason: str, right_hash: bool
@@ -258,8 +258,7 @@ class Model:
         newest = self.versions[-1]
         self.epoch.state, self.epoch.sealed = "sealed", self.announced
         self.epoch.target = newest if newest != self.announced else -1
-        if self.rule.flushes:
-            self.sealed = max(self.sealed, self.announced)
+        self.sealed = max(self.sealed, self.announced)
 
     def finish(self) -> None:
         for name in self.epoch.members:
@@ -269,8 +268,7 @@ class Model:
 
     def announce(self, version: int) -> None:
         self.announced = version
-        if self.rule.flushes:
-            self.sealed = max(self.sealed, version - 1)
+        self.sealed = max(self.sealed, version - 1)
 
     # --- versions -----------------------------------------------------------------------------------------------------------
     def publish(self, trained: list[int]) -> None:

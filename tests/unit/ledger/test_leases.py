@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from msgspec import structs
-from tests.unit.ledger.builders import TTL, Job, trajectory
+from tests.unit.ledger.builders import TTL, Job, record, trajectory
 
 from asyncppo_runtime.ledger.errors import LedgerRefusedError
 from asyncppo_runtime.ledger.records import GroupCounts, LeaseState, OpenGroup, Reason
@@ -148,10 +148,6 @@ def test_a_sender_that_may_not_lease_is_refused(job: Job) -> None:
         assert refused.value.reason == reason
     with pytest.raises(LedgerRefusedError, match="StaleVersion"):
         job.ledger.grant(sender, 5, 1, 8, TTL, job.now)
-    job.ledger.begin("c", 0, job.now)
-    with pytest.raises(LedgerRefusedError, match="SyncActive"):
-        job.grant(sender, 1)
-    job.ledger.roll_back(1, job.now)
     job.ledger.drain("r0", job.now)
     with pytest.raises(LedgerRefusedError, match="NotReady"):
         job.grant(sender, 1)
@@ -159,6 +155,19 @@ def test_a_sender_that_may_not_lease_is_refused(job: Job) -> None:
     with pytest.raises(LedgerRefusedError, match="Fenced"):
         job.grant(sender, 1)
     assert job.ledger.totals().leased == 0
+
+
+def test_leases_wait_from_the_seal_to_the_finish(job: Job) -> None:
+    sender = job.member()
+    epoch = job.ledger.begin("c", 0, job.now).epoch
+    assert len(job.grant(sender, 1)) == 1
+    job.seal(sender, epoch=epoch)
+    for _ in range(2):
+        with pytest.raises(LedgerRefusedError, match="SyncActive"):
+            job.grant(sender, 1)
+        job.ledger.publish(record(1), None, [], [], b"", job.now)
+    job.ledger.finish(epoch, "c", ["r0"], [], {}, 1.0)
+    assert len(job.grant(sender, 1)) == 1
 
 
 def test_open_groups_tell_who_the_stragglers_are(job: Job) -> None:

@@ -273,6 +273,26 @@ def test_a_member_that_comes_back_delivers_its_outbox(job: Job) -> None:
     assert job.ledger.totals().discarded == {"fenced": 1}
 
 
+def test_without_a_flush_a_member_that_was_fenced_may_have_sampled_after_the_seal(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    job = Job(tmp_path_factory.mktemp("ledger") / "ledger.db", settings(seal_rule=SealRule.NONE))
+    job.publish(0)
+    sender = job.member()
+    recorded, kept = job.grant(sender, 2)
+    job.ledger.receive(sender, [trajectory(recorded, [0], finished=False)], 1.0)
+    job.publish(1)
+    view = job.ledger.begin("c", 0, 1.0)
+    job.ledger.seal(view.epoch, "c", 0, [], [], ["r0"], 1.0)
+    job.ledger.finish(view.epoch, "c", [], [], {}, 1.0)
+    again = job.member()
+    receipt = job.ledger.receive(again, [trajectory(recorded, [0, 1]), trajectory(kept, [0])], 2.0)
+    assert receipt.reply.refused == [Refusal(kept.lease_id, 0, "fenced")]
+    assert not receipt.fenced
+    job.check()
+    job.ledger.close()
+
+
 def test_without_a_flush_older_versions_may_still_arrive(tmp_path_factory: pytest.TempPathFactory) -> None:
     job = Job(tmp_path_factory.mktemp("ledger") / "ledger.db", settings(seal_rule=SealRule.NONE))
     job.publish(0)
@@ -395,17 +415,27 @@ def test_well_formed_trajectories_are_taken(lengths: list[tuple[int, int, int]],
     granted=st.integers(0, 5),
     announced=st.integers(0, 4),
     sealed=st.integers(-1, 4),
+    flushes=st.booleans(),
     abandoned=st.booleans(),
     right_hash=st.booleans(),
     same_incarnation=st.booleans(),
 )
 def test_a_segment_is_taken_only_if_every_rule_holds(
-    version: int, granted: int, announced: int, sealed: int, abandoned: bool, right_hash: bool, same_incarnation: bool
+    version: int,
+    granted: int,
+    announced: int,
+    sealed: int,
+    flushes: bool,
+    abandoned: bool,
+    right_hash: bool,
+    same_incarnation: bool,
 ) -> None:
     versions = {number: KnownVersion(published_hash(number), abandoned) for number in range(5)}
     part = segment(0, 0, 1, version, weights_hash=None if right_hash else "other")
-    reason = refusal_of(part, Holder(granted, 1), Situation(versions, announced, sealed, 1 if same_incarnation else 2))
-    fine = right_hash and not abandoned and version < 5 and granted <= version <= announced and version > sealed
+    situation = Situation(versions, announced, sealed, flushes, 1 if same_incarnation else 2)
+    reason = refusal_of(part, Holder(granted, 1), situation)
+    open_to = version > sealed or (not flushes and same_incarnation)
+    fine = right_hash and not abandoned and version < 5 and granted <= version <= announced and open_to
     assert (reason == "") is fine
     if reason in ("sealed", "fenced"):
         assert (reason == "sealed") is same_incarnation

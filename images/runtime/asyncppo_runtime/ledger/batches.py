@@ -5,6 +5,7 @@ Does not own which of them make a batch (the learner's selection) nor the marks 
 
 from collections.abc import Iterable
 
+from asyncppo.sync.columns import SealRule
 from asyncppo_runtime.ledger import groups
 from asyncppo_runtime.ledger.database import Database, ids
 from asyncppo_runtime.ledger.errors import LedgerRefusedError
@@ -49,7 +50,7 @@ def open_groups(db: Database) -> list[OpenGroup]:
         )
     )
     # Where versions are flushed, whatever is unrecorded of a sealed version cannot come in any more.
-    sealed = int(db.fact("sealed_version"))
+    sealed = int(db.fact("sealed_version")) if SealRule(db.fact("seal_rule")).flushes else -1
     rows = db.rows(
         "SELECT group_id, sum(state = 'Filled'), sum(state = 'Leased'), sum(state = 'Free') FROM slots "
         f"WHERE group_id IN ({live}) GROUP BY group_id ORDER BY group_id"

@@ -147,7 +147,7 @@ def seal(
     staying = _narrow(db, number, members, fenced, "sealed without it", now)
     if rule.flushes:
         _check_manifests(db, rule, version, staying, manifests)
-        db.set_fact("sealed_version", max(version, int(db.fact("sealed_version"))))
+    db.set_fact("sealed_version", max(version, int(db.fact("sealed_version"))))
     newest = int(db.fact("version"))
     db.execute(
         "UPDATE epochs SET state = ?, sealed_version = ?, target = ? WHERE epoch = ?",
@@ -161,7 +161,6 @@ def seal(
 
 def finish(
     db: Database,
-    rule: SealRule,
     number: int,
     coordinator: str,
     loaded: Collection[str],
@@ -181,19 +180,18 @@ def finish(
     staying = _narrow(db, number, loaded, fenced, "did not load", now)
     for name in staying:
         db.execute("UPDATE members SET version = ? WHERE name = ?", epoch.target, name)
-    announce(db, rule, epoch.target)
+    announce(db, epoch.target)
     db.execute("UPDATE epochs SET seconds = ? WHERE epoch = ?", msgspec.msgpack.encode(seconds), number)
     _end(db, number, FINISHED)
     db.event(now, "epoch_finished", number, f"version {epoch.target}, {len(staying)} members")
 
 
-def announce(db: Database, rule: SealRule, version: int) -> None:
+def announce(db: Database, version: int) -> None:
     """`version` is what rollouts are on, or are given when they join."""
     db.execute("UPDATE versions SET announced = 1 WHERE version = ?", version)
     db.set_fact("announced", version)
-    if rule.flushes:
-        # A version that was skipped was never sampled from: no honest token of it exists.
-        db.set_fact("sealed_version", max(version - 1, int(db.fact("sealed_version"))))
+    # A version that was skipped was never sampled from: no honest token of it exists.
+    db.set_fact("sealed_version", max(version - 1, int(db.fact("sealed_version"))))
 
 
 def set_target(db: Database, number: int, version: int) -> None:

@@ -1,7 +1,7 @@
 """What an upload is worth, decided without writing anything. Pure: owns the rules of receipt; does not own rows.
 
-A segment is taken only if its version was announced, its lease is young enough for it, its hash is the published one, and its version
-is not sealed (columns that flush) or abandoned.
+A segment is taken only if its version was announced, its lease is no younger than it, its hash is the published one, and its version
+is neither abandoned nor sealed (sealed: in columns that flush, or for a sender that was fenced since it got the lease).
 """
 
 import hashlib
@@ -28,12 +28,13 @@ class KnownVersion:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What judging depends on besides the segment. newest_allowed: no rollout can be on a newer version. sealed_version: -1 in
-    columns that do not flush. sender_incarnation: of whoever uploads."""
+    """What judging depends on besides the segment. newest_allowed: no rollout can be on a newer version. flushes: whether the
+    column hands over a version's segments before its seal. sender_incarnation: of whoever uploads."""
 
     versions: Mapping[int, KnownVersion]
     newest_allowed: int
     sealed_version: int
+    flushes: bool
     sender_incarnation: int
 
 
@@ -57,8 +58,11 @@ def refusal_of(segment: Segment, lease: Holder, situation: Situation) -> str:
     if known.abandoned:
         return Reason.ABANDONED_LINEAGE
     if segment.version <= situation.sealed_version:
-        # The same lateness, told apart by who caused it: a member that was fenced and came back, or one that held on to it.
-        return Reason.FENCED if lease.incarnation != situation.sender_incarnation else Reason.SEALED
+        if lease.incarnation != situation.sender_incarnation:
+            # Its holder was fenced meanwhile: it may have sampled on after the seal, unpaused.
+            return Reason.FENCED
+        # Without a flush, what was sampled before the seal arrives when its trajectory is finished.
+        return Reason.SEALED if situation.flushes else ""
     return ""
 
 

@@ -9,8 +9,8 @@ from asyncppo.wire.experience import Lease, Task
 from asyncppo.wire.membership import Member, MemberState
 from asyncppo_runtime.ledger import counters, groups
 from asyncppo_runtime.ledger.database import Database, ids
+from asyncppo_runtime.ledger.epochs import SEALED, last_epoch
 from asyncppo_runtime.ledger.errors import LedgerRefusedError
-from asyncppo_runtime.ledger.members import epoch_open
 from asyncppo_runtime.ledger.records import LeaseState, LedgerSettings, Reason
 
 
@@ -47,8 +47,9 @@ def grant(
     """Fill open groups first, then open new ones while the capacity allows."""
     if sender.state is not MemberState.READY:
         raise LedgerRefusedError("NotReady", f"{sender.name} is {sender.state}; only ready members lease")
-    if epoch_open(db):
-        raise LedgerRefusedError("SyncActive", "a sync is under way; ask again after Resume")
+    # Until the seal the version goes on, and in columns that step first so does sampling; a paused member does not ask.
+    if last_epoch(db).state == SEALED:
+        raise LedgerRefusedError("SyncActive", "a sync is past its commit point; ask again after Resume")
     announced = int(db.fact("announced"))
     if version != announced:
         raise LedgerRefusedError(

@@ -102,7 +102,7 @@ class Ledger(LedgerReader):
         """Every member left is on the target or fenced. Restarts lease clocks. Refused: EpochTaken, NotSealed, NotStepped,
         MembersMissing."""
         with self._db.transaction():
-            epochs.finish(self._db, self.settings.seal_rule, epoch, coordinator, loaded, fenced, seconds, now)
+            epochs.finish(self._db, epoch, coordinator, loaded, fenced, seconds, now)
             view = epochs.view(self._db)
         self._clock.restart()
         return view

@@ -77,7 +77,7 @@ def receive(
 ) -> Receipt:
     """Take an upload. See `Ledger.receive`."""
     leases = _load_leases(db, trajectories)
-    situation = _situation(db, sender, trajectories)
+    situation = _situation(db, settings, sender, trajectories)
     draft = _Draft()
     for trajectory in trajectories:
         lease = leases.get(trajectory.lease_id)
@@ -260,7 +260,7 @@ def _load_leases(db: Database, trajectories: Sequence[Trajectory]) -> dict[int, 
     return leases
 
 
-def _situation(db: Database, sender: Member, trajectories: Sequence[Trajectory]) -> Situation:
+def _situation(db: Database, settings: LedgerSettings, sender: Member, trajectories: Sequence[Trajectory]) -> Situation:
     carried = {segment.version for trajectory in trajectories for segment in trajectory.segments}
     versions = {
         version: KnownVersion(published_hash, bool(abandoned))
@@ -271,4 +271,6 @@ def _situation(db: Database, sender: Member, trajectories: Sequence[Trajectory])
     }
     epoch = last_epoch(db)
     newest_allowed = max(int(db.fact("announced")), epoch.target if epoch.open else -1)
-    return Situation(versions, newest_allowed, int(db.fact("sealed_version")), sender.incarnation)
+    return Situation(
+        versions, newest_allowed, int(db.fact("sealed_version")), settings.seal_rule.flushes, sender.incarnation
+    )

@@ -171,8 +171,8 @@ class LedgerView:
     narrowed by fencing; else those the next begin would freeze.
     version: newest published (resident) version, -1 before the first. announced: the version rollouts are on (or, with none
     joined yet, will be given), which the next seal ends. target: what the open epoch moves to; -1 until it is published.
-    stepped: the target is published. sealed_version: no token of it or older is accepted any more unless already recorded
-    (columns that flush). record, canary: of the newest version. announced_record: what a member outside a sync must be on.
+    stepped: the target is published. sealed_version: no token of it or older can be sampled any more; columns that flush take
+    none that is not recorded already. record, canary: of the newest version. announced_record: what a member outside a sync must be on.
     """
 
     job_uid: str

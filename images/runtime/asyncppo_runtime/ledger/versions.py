@@ -84,7 +84,7 @@ def publish(
         epochs.set_target(db, epoch.number, record.version)
     elif not epoch.open and not db.row("SELECT 1 FROM members WHERE state IN (?, ?)", *IN_SYNC):
         # Nobody samples: whoever joins is given this version, so there is nothing to seal.
-        epochs.announce(db, settings.seal_rule, record.version)
+        epochs.announce(db, record.version)
     db.event(now, "published", record.version, f"{record.reason}, {len(trained)} groups")
 
 
