@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -16,10 +16,11 @@ from asyncppo.errors import RefusedError
 from asyncppo.wire import routes
 from asyncppo.wire.client import WireClient
 from asyncppo.wire.experience import segment_digest
-from asyncppo.wire.membership import MemberState
+from asyncppo.wire.membership import Member, MemberState
 from asyncppo.wire.server import serve
 from asyncppo.wire.versions import Canary
 from asyncppo_runtime.policy import policy_tensors
+from asyncppo_runtime.rollout.engines.interface import EngineError
 from asyncppo_runtime.rollout.engines.registry import make_engine
 from asyncppo_runtime.rollout.worker import Worker
 
@@ -31,8 +32,15 @@ def tensors(seed: int, **parts: Any) -> dict[str, torch.Tensor]:
     return {k: v.detach().clone() for k, v in policy_tensors(model_of(job_spec(**parts), seed)).items()}
 
 
+class Working(NamedTuple):
+    """A worker and where its control port is."""
+
+    worker: Worker
+    url: str
+
+
 @asynccontextmanager
-async def working(learner: LearnerDouble, directory: Path, **parts: Any) -> AsyncIterator[Worker]:
+async def working(learner: LearnerDouble, directory: Path, **parts: Any) -> AsyncIterator[Working]:
     """A worker in this process; drained and stopped at the end."""
     job = AsyncPPOJob.model_validate(
         {
@@ -45,14 +53,17 @@ async def working(learner: LearnerDouble, directory: Path, **parts: Any) -> Asyn
     async with WireClient(TOKEN) as client:
         worker = Worker(job, make_engine(job.spec), client, name=NAME, learner=learner.url, directory=directory)
         runner, port = await serve(worker.application(TOKEN), "127.0.0.1", 0)
-        task = asyncio.create_task(worker.run(f"http://127.0.0.1:{port}", 20.0))
+        url = f"http://127.0.0.1:{port}"
+        task = asyncio.create_task(worker.run(url, 20.0))
         try:
-            yield worker
+            yield Working(worker, url)
         finally:
             worker.stop()
-            async with asyncio.timeout(60):
-                await task
-            await runner.cleanup()
+            try:
+                async with asyncio.timeout(60):
+                    await task
+            finally:
+                await runner.cleanup()
 
 
 async def test_it_joins_loads_samples_and_leaves_in_good_order(tmp_path: Path) -> None:
@@ -210,9 +221,11 @@ async def test_no_command_is_taken_before_the_learner_is_there_and_joining_waits
     async with LearnerDouble(tmp_path / "store") as learner:
         learner.down = True
         learner.publish(0, tensors(1))
-        async with working(learner, tmp_path / "pulled"):
-            await asyncio.sleep(0)
-            assert NAME not in learner.members
+        async with working(learner, tmp_path / "pulled") as worker:
+            learner.members[NAME] = Member(NAME, 0, worker.url, MemberState.JOINING)
+            with pytest.raises(RefusedError, match="NotJoined"):
+                await learner.pause(NAME)
+            del learner.members[NAME]
             learner.down = False
             await learner.ready(NAME)
             await learner.until(lambda: bool(learner.received))
@@ -275,14 +288,53 @@ async def test_when_the_job_is_over_it_parks_until_told_to_stop(tmp_path: Path) 
                 assert "over" in await response.text()
 
 
+async def test_a_drained_worker_hands_everything_back_leaves_and_parks(tmp_path: Path) -> None:
+    async with LearnerDouble(tmp_path / "store") as learner:
+        learner.publish(0, tensors(1))
+        async with working(learner, tmp_path / "pulled"):
+            member = await learner.ready(NAME)
+            await learner.until(lambda: len(learner.received) >= 5)
+            learner.members[NAME] = Member(NAME, member.incarnation, member.url, MemberState.DRAINING)
+            await learner.until(lambda: learner.members[NAME].state is MemberState.LEFT)
+            assert not learner.in_flight
+            async with learner.client.session.get(member.url + routes.READYZ) as response:
+                assert response.status == 503
+
+
+async def test_an_engine_that_keeps_failing_ends_the_worker_with_its_reason(tmp_path: Path) -> None:
+    broken = {name: torch.full_like(tensor, float("nan")) for name, tensor in tensors(1).items()}
+    async with LearnerDouble(tmp_path / "store") as learner:
+        learner.publish(0, broken)
+        with pytest.raises(EngineError, match="not finite"):
+            async with working(learner, tmp_path / "pulled"):
+                await learner.until(lambda: len(learner.returned) >= 8)
+        assert not learner.in_flight
+
+
+async def test_a_learner_that_is_away_for_a_while_loses_nothing(tmp_path: Path) -> None:
+    async with LearnerDouble(tmp_path / "store") as learner:
+        learner.publish(0, tensors(1))
+        async with working(learner, tmp_path / "pulled"):
+            first = await learner.ready(NAME)
+            await learner.until(lambda: len(learner.received) >= 5)
+            learner.down = True
+            leased = set(learner.leases)
+            beats = len(learner.beats)
+            await asyncio.sleep(1.5)
+            assert len(learner.beats) == beats
+            learner.down = False
+            await learner.until(lambda: leased <= set(learner.received))
+            assert learner.members[NAME].incarnation == first.incarnation
+
+
 async def test_leaving_waits_for_an_open_sync(tmp_path: Path) -> None:
     async with LearnerDouble(tmp_path / "store") as learner:
         learner.publish(0, tensors(1))
-        async with working(learner, tmp_path / "pulled") as worker:
+        async with working(learner, tmp_path / "pulled") as running:
             await learner.ready(NAME)
             learner.begin()
             await learner.pause(NAME)
-            worker.stop()
+            running.worker.stop()
             await learner.until(lambda: not learner.in_flight)
             assert (await learner.flush(NAME, 0)).entries is not None
             assert learner.members[NAME].state is MemberState.READY

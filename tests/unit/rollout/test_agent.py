@@ -217,6 +217,8 @@ async def own_timeout() -> Any:
         (Observation(text=""), [said("<"), broken], "environment_error", "KeyError: 'score'"),
         (Observation(text=""), [own_timeout], "environment_error", "TimeoutError: their database"),
         (Observation(text=""), ["not a turn"], "environment_error", "must answer with Turn, not str"),
+        (Observation(text=""), [won(float("nan"))], "environment_error", "finite number, not nan"),
+        (Observation(text=""), [won("much")], "environment_error", "finite number, not 'much'"),  # type: ignore[arg-type]
         (None, [], "environment_error", "must answer with Observation, not NoneType"),
         (Observation(text="zebra"), [], "environment_error", "zebra"),
         (Observation(token_ids=[3, 999]), [], "environment_error", "token_ids"),

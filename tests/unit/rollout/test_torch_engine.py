@@ -77,6 +77,24 @@ async def test_float32_stays_within_a_multiple_of_the_numeric_floor(tmp_path: Pa
     assert worst(model, contexts, results) <= FLOOR_MULTIPLE * numeric_floor(model, whole)
 
 
+async def test_bfloat16_is_near_and_unbiased_and_its_log_probs_are_of_what_it_sampled_from(tmp_path: Path) -> None:
+    spec = job_spec(rollout={"concurrency": 8, "engine": {"precision": "BFloat16"}})
+    model = model_of(spec, 1, scale=2.0)
+    engine = await running_engine(spec, tmp_path, model)
+    contexts = prompts(40, 30)
+    results = await answers(engine, contexts)
+    await engine.close()
+    differences = np.array(
+        [
+            a - b
+            for ids, result in zip(contexts, results, strict=True)
+            for a, b in zip(brute_force(model, ids + result.token_ids)[len(ids) - 1 :], result.logprobs, strict=True)
+        ]
+    )
+    assert np.abs(differences).max() < 0.1
+    assert abs(differences.mean()) < 4 * differences.std() / len(differences) ** 0.5 + 1e-4
+
+
 def numeric_floor(model: torch.nn.Module, sequences: list[list[int]]) -> float:
     """Largest |log-prob alone - log-prob in a padded batch| of the same plain model."""
     longest = max(map(len, sequences))

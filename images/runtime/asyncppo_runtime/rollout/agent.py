@@ -7,6 +7,7 @@ version is loaded then. Does not own pauses (`gate.py`), engines, nor leases and
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 from time import perf_counter
 from typing import Any, TypeVar
@@ -114,7 +115,7 @@ class Agent:
             action = self._tokenizer.action(turn_ids)
             turn = await self._environment(episode, _called(environment.step, action, turn_ids))
             turn = _checked(turn, Turn)
-            episode.reward += turn.reward
+            episode.reward += _finite(turn.reward)
             episode.turns += 1
             if turn.done:
                 raise _EndedError("done")
@@ -214,6 +215,12 @@ def _checked(value: object, kind: type[T]) -> T:
             "environment_error", f"an environment must answer with {kind.__name__}, not {type(value).__name__}"
         )
     return value
+
+
+def _finite(reward: object) -> float:
+    if not isinstance(reward, int | float) or not math.isfinite(reward):
+        raise _EndedError("environment_error", f"a reward must be a finite number, not {reward!r}")
+    return float(reward)
 
 
 def _told(error: Exception) -> str:

@@ -19,6 +19,7 @@ from asyncppo_runtime.rollout.tally import Tally
 
 GATHER_SECONDS = 0.002  # episodes that end together are replaced together
 RETRY_SECONDS = 0.5
+USUAL = frozenset({"AtCapacity", "SyncActive", "StaleVersion", "NotReady"})  # nothing to tell: they pass by themselves
 MOST_ENGINE_FAILURES = 3  # in a row, without one finished episode between
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,10 @@ class Crew:
                 self._outbox.give_back(lease.lease_id)
             else:
                 self._start(lease)
-        self._tell(f"no leases: {reply.reason}" if reply.reason and not reply.leases and not self.episodes else "")
+        if reply.leases or reply.reason in USUAL:
+            self._told = ""
+        else:
+            self._tell(f"no leases: {reply.reason}")
         return 0.0 if reply.leases else reply.retry_after_seconds
 
     def drop(self, lease_id: int, reason: str) -> None:

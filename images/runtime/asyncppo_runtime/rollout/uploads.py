@@ -71,6 +71,7 @@ class Uploads:
                     lease_id = episode.lease.lease_id
                     if lease_id in refused:
                         self._crew.drop(lease_id, refused[lease_id])
+                        self._outbox.give_back(lease_id)
                     elif lease_id in reply.accepted:
                         episode.recorded.update(segment.index for segment in episode.segments)
         return self._outbox.entries(version, self._crew.episodes.values())
@@ -83,6 +84,7 @@ class Uploads:
             for lease_id, reason in refused.items():
                 log.warning("the learner refused the trajectory of lease %d: %s", lease_id, reason)
                 self._tally.discarded_tokens[reason] += tokens[lease_id]
+                self._outbox.give_back(lease_id)  # in case it is still held to be in flight
             if not refused and not reply.accepted:
                 raise UnreachableError("the learner answered an upload without naming any of its leases")
 

@@ -35,6 +35,7 @@ from asyncppo_runtime.rollout.uploads import Uploads
 from asyncppo_runtime.weights.pull import HttpTransport
 
 LEAVE_RETRY_SECONDS = 0.2
+LAST_WORDS_SECONDS = 3.0
 NOT_READY = {
     Mode.OUT: "not registered with the learner",
     Mode.JOINING: "no verified version is loaded yet",
@@ -103,6 +104,7 @@ class Worker:
             self._crew.stop_hiring()
             self._crew.drop_all("stopped")
             await _cancelled(loops)
+            await self._last_words()
             await self._engine.close()
 
     async def _started(self) -> None:
@@ -162,6 +164,16 @@ class Worker:
                 await self._membership.heard(reply, self._standing.guard.incarnation)
                 return
             await asyncio.sleep(LEAVE_RETRY_SECONDS)
+
+    async def _last_words(self) -> None:
+        """After a failure: what is still here goes back at once, instead of when its leases expire. Best effort."""
+        if self._standing.guard.mode is Mode.OUT or not (self._outbox.returns or self._outbox.unacknowledged):
+            return
+        try:
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                await self._uploads.send()
+        except (TimeoutError, UnreachableError, RefusedError) as error:
+            log.warning("leases could not be given back: %s", error)
 
     def _not_ready(self) -> str:
         return NOT_READY.get(self._standing.guard.mode, "")

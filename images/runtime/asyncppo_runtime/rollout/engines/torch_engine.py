@@ -32,7 +32,7 @@ from asyncppo_runtime.rollout.engines.torch_weights import load_weights
 
 T = TypeVar("T")
 
-SETTLE_SECONDS = 0.005  # longest wait for the agents to ask again after results were handed over
+SETTLE_SECONDS = 0.02  # longest wait for the agents to ask again after results were handed over
 
 log = logging.getLogger(__name__)
 
