@@ -1,24 +1,12 @@
 """Receiving uploads: once, whatever comes twice, late, torn, wrong or from the wrong one."""
 
 import pytest
-from hypothesis import given
-from hypothesis import settings as checked
-from hypothesis import strategies as st
 from msgspec import structs
-from tests.unit.ledger.builders import Job, manifest, published_hash, segment, settings, trajectory
+from tests.unit.ledger.builders import Job, manifest, settings, trajectory
 
-from asyncppo.wire.experience import Refusal, Segment, Trajectory, segment_digest
+from asyncppo.wire.experience import Refusal, Trajectory
 from asyncppo.wire.membership import MemberState
 from asyncppo_runtime.ledger.errors import LedgerRefusedError
-from asyncppo_runtime.ledger.judgement import (
-    Holder,
-    KnownVersion,
-    Situation,
-    Span,
-    malformation,
-    refusal_of,
-    trajectory_digest,
-)
 from asyncppo_runtime.ledger.records import Fate, SealRule, SegmentState
 
 
@@ -353,99 +341,6 @@ def test_an_upload_that_is_refused_does_not_hurt_its_neighbours(job: Job) -> Non
     assert receipt.reply.accepted == [good.lease_id]
     assert receipt.reply.refused == [Refusal(bad.lease_id, -1, "malformed")]
     assert job.ledger.receive(sender, [trajectory(bad)], 1.0).received == [bad.lease_id]
-
-
-def one(**changes: object) -> Trajectory:
-    """A well-formed trajectory of two segments, with something changed."""
-    base = Trajectory(
-        lease_id=1,
-        group_id=0,
-        token_ids=list(range(10)),
-        segments=[segment(0, 1, 3, 0), segment(1, 5, 8, 1)],
-        finished=True,
-    )
-    return structs.replace(base, **changes)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        one(token_ids=list(range(7))),
-        one(token_ids=[-1, *range(9)]),
-        one(token_ids=[1 << 31, *range(9)]),
-        one(reward=float("nan")),
-        one(segments=[segment(1, 1, 3, 0)]),
-        one(segments=[segment(0, 1, 3, 0), segment(0, 5, 8, 0)]),
-        one(segments=[segment(0, 1, 3, 0), segment(1, 2, 8, 0)]),
-        one(segments=[segment(0, 1, 3, 1), segment(1, 5, 8, 0)]),
-        one(segments=[segment(0, 3, 3, 0)]),
-        one(segments=[segment(0, -1, 3, 0)]),
-        one(segments=[Segment(0, 1, 3, 0, "h", [-0.1])]),
-        one(segments=[Segment(0, 1, 3, 0, "h", [-0.1, float("inf")])]),
-    ],
-)
-def test_malformed_shapes_are_named(wrong: Trajectory) -> None:
-    spans = [Span(part.index, part.start, part.end, part.version) for part in wrong.segments]
-    assert malformation(wrong, spans)
-
-
-@checked(deadline=None)
-@given(
-    lengths=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(0, 2)), max_size=6),
-    tail=st.integers(0, 3),
-    finished=st.booleans(),
-)
-def test_well_formed_trajectories_are_taken(lengths: list[tuple[int, int, int]], tail: int, finished: bool) -> None:
-    segments, past, version = [], 0, 0
-    for index, (gap, tokens, newer) in enumerate(lengths):
-        version += newer
-        segments.append(segment(index, past + gap, past + gap + tokens, version))
-        past += gap + tokens
-    whole = one(token_ids=list(range(past + tail)), segments=segments, finished=finished)
-    spans = [Span(part.index, part.start, part.end, part.version) for part in segments]
-    assert malformation(whole, spans) == ""
-    if segments:
-        assert malformation(structs.replace(whole, token_ids=whole.token_ids[: past - 1]), spans) != ""
-        assert segment_digest(whole.token_ids, segments[0]) == segment_digest([*whole.token_ids, 7], segments[0])
-
-
-@checked(deadline=None)
-@given(
-    version=st.integers(0, 5),
-    granted=st.integers(0, 5),
-    announced=st.integers(0, 4),
-    sealed=st.integers(-1, 4),
-    flushes=st.booleans(),
-    abandoned=st.booleans(),
-    right_hash=st.booleans(),
-    same_incarnation=st.booleans(),
-)
-def test_a_segment_is_taken_only_if_every_rule_holds(
-    version: int,
-    granted: int,
-    announced: int,
-    sealed: int,
-    flushes: bool,
-    abandoned: bool,
-    right_hash: bool,
-    same_incarnation: bool,
-) -> None:
-    versions = {number: KnownVersion(published_hash(number), abandoned) for number in range(5)}
-    part = segment(0, 0, 1, version, weights_hash=None if right_hash else "other")
-    situation = Situation(versions, announced, sealed, flushes, 1 if same_incarnation else 2)
-    reason = refusal_of(part, Holder(granted, 1), situation)
-    open_to = version > sealed or (not flushes and same_incarnation)
-    fine = right_hash and not abandoned and version < 5 and granted <= version <= announced and open_to
-    assert (reason == "") is fine
-    if reason in ("sealed", "fenced"):
-        assert (reason == "sealed") is same_incarnation
-
-
-def test_the_digest_of_a_trajectory_names_its_ending() -> None:
-    base = one()
-    changed = [one(reward=1.0), one(end_reason="done"), one(token_ids=list(range(11)))]
-    assert len({trajectory_digest(each) for each in (base, *changed)}) == 4
-    assert trajectory_digest(base) == trajectory_digest(one(sampling_seconds=9.0))
 
 
 def test_discarded_segments_stay_in_view(job: Job) -> None:
