@@ -4,7 +4,8 @@
 
 The plain loop is the best case a user would write by hand: one batch, all rows as long, a growing KV cache, sampling with log-probs,
 no sessions, no stops, no pauses. Three ways through the engine are set against it: one long turn per session, turns of one token each
-(every token is a request of its own), and whole GuessNumber episodes through the agent loop. Rounds alternate between the ways, so
+(every token is a request of its own), and whole GuessNumber episodes through the agent loop (which feed the model an answer for nearly
+every token it samples, so twice the tokens counted). Rounds alternate between the ways, so
 that noise of the machine hits all alike; the ratio is that of the medians.
 """
 
