@@ -89,6 +89,8 @@ class VllmProcess:
 
         self.llm.output_processor.propagate_error(EngineDeadError())
         llm, self.llm = self.llm, None
+        if llm.output_handler is not None:
+            llm.output_handler.cancel()  # else it reports the end of the core as a failure
         await asyncio.to_thread(llm.shutdown)
         llm.shutdown = _nothing  # its finalizer calls it again, at a time when the interpreter may be half gone
 
@@ -129,6 +131,7 @@ def _boot(spec: AsyncPPOJobSpec, model: Path, gauge: KvGauge) -> Any:
     fitness.check_devices(spec.rollout.engine.tensor_parallel, devices)
     arguments = engine_arguments(spec, model, accelerated=devices > 0)
     os.environ.update(environment(spec, accelerated=devices > 0))
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     try:
         from vllm.v1.engine.async_llm import AsyncLLM
 

@@ -9,7 +9,8 @@ import logging
 import multiprocessing
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from safetensors import safe_open
 
 from asyncppo_runtime.rollout.engines.vllm_nccl import Announced, join, received
 from asyncppo_runtime.weights.hashing import tensors_hash
+
+MOST_THREADS = 8
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +81,7 @@ class WeightsExtension:
         if staged is None:
             raise RuntimeError("commit without stage")
         model = self.model_runner.get_model()
-        with set_current_vllm_config(self.vllm_config), torch.inference_mode(False), torch.no_grad():
+        with set_current_vllm_config(self.vllm_config), torch.inference_mode(False), torch.no_grad(), all_cores():
             initialize_layerwise_reload(model)
             model.load_weights(iter(staged.items()))
             finalize_layerwise_reload(model, self.model_config)
@@ -86,6 +89,20 @@ class WeightsExtension:
                 repack_tied(model, staged)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
+
+
+@contextmanager
+def all_cores() -> Iterator[None]:
+    """Copy and pack with every core while nothing is sampled; afterwards as many threads as before.
+
+    vLLM's CPU worker replaces torch.set_num_threads by a warning, hence the function underneath.
+    """
+    before = torch.get_num_threads()
+    torch._C.set_num_threads(min(len(os.sched_getaffinity(0)), MOST_THREADS))
+    try:
+        yield
+    finally:
+        torch._C.set_num_threads(before)
 
 
 def model_on_cpu(model: torch.nn.Module) -> bool:
