@@ -92,6 +92,11 @@ def test_the_last_batches_open_no_more_groups_than_they_need() -> None:
     assert live_groups_allowed(8, 2, 0) == 0
 
 
+def test_a_sampler_that_is_behind_has_less_room() -> None:
+    assert live_groups_allowed(8, 2, 100, lag=1) == 16
+    assert live_groups_allowed(8, 0, 100, lag=1) == 0
+
+
 def test_zero_staleness_is_synchronous() -> None:
     """With bound 0 a whole batch is sampled, then trained: never one group more."""
     assert live_groups_allowed(8, 0, 1_000) == 8

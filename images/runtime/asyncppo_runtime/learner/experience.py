@@ -23,7 +23,7 @@ STALLED_AFTER_SECONDS = 30.0
 class Experience:
     """Grants leases within the admission capacity and takes what comes of them.
 
-    updates_left: optimizer steps still to take. wanted_since: when the pending step began to wait for a sync (None: it does not).
+    resident: version of the learner's parameters. updates_left: optimizer steps still to take. wanted_since: when the pending step began to wait for a sync (None: it does not).
     finished: whether the job is over.
     """
 
@@ -32,6 +32,7 @@ class Experience:
         spec: AsyncPPOJobSpec,
         ledger: OwnThread[Ledger],
         changed: Notice,
+        resident: Callable[[], int],
         updates_left: Callable[[], int],
         wanted_since: Callable[[], float | None],
         finished: Callable[[], bool],
@@ -39,6 +40,7 @@ class Experience:
         self._spec = spec
         self._ledger = ledger
         self._changed = changed
+        self._resident = resident
         self._updates_left = updates_left
         self._wanted_since = wanted_since
         self._finished = finished
@@ -49,7 +51,10 @@ class Experience:
             return LeaseReply([], "Finished", 1.0)
         algorithm, staleness = self._spec.algorithm, self._spec.staleness
         allowed = live_groups_allowed(
-            algorithm.batch_groups, staleness.max_versions, self._updates_left() * algorithm.batch_groups
+            algorithm.batch_groups,
+            staleness.max_versions,
+            self._updates_left() * algorithm.batch_groups,
+            lag=self._resident() - request.version,
         )
         try:
             leases = await self._ledger(

@@ -140,6 +140,7 @@ class LearnerProgram:
                 spec,
                 ledger,
                 changed,
+                lambda: publication.version,
                 lambda: training.updates_left,
                 lambda: training.wanted_since,
                 lambda: self._finished,

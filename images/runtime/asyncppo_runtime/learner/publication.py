@@ -151,6 +151,8 @@ class Publication:
         )
         if checkpoint:
             await self._write_checkpoint(version, update)
+        # Before the row: from the moment it frees the batch's groups, samplers of the version before must count as one behind.
+        self.version = version
         await self._ledger(
             Ledger.publish,
             record,
@@ -165,7 +167,6 @@ class Publication:
             self.last_checkpoint = version
         await self._trainer(Trainer.retire, await self._ledger(Ledger.needed_versions))
         await self._trainer(Trainer.published, version)
-        self.version = version
         return record
 
     async def _write_checkpoint(self, version: int, update: int) -> None:

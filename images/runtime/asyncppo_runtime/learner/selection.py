@@ -35,13 +35,14 @@ class Selection:
     missing: int
 
 
-def live_groups_allowed(batch_groups: int, max_versions: int, still_needed: int) -> int:
+def live_groups_allowed(batch_groups: int, max_versions: int, still_needed: int, lag: int = 0) -> int:
     """How many groups may be live (opened, neither trained nor discarded) at once.
 
     still_needed: groups the remaining updates will consume, live ones included, so that a job does not sample what it will never
-    train.
+    train. lag: versions that the sampler is behind the resident one (a step is published, its sync not over): its tokens have that
+    much less time left.
     """
-    return max(0, min((max_versions + 1) * batch_groups, still_needed))
+    return max(0, min((max_versions - lag + 1) * batch_groups, still_needed))
 
 
 def select_batch(
