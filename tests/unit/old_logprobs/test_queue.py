@@ -126,7 +126,7 @@ def test_back_pressure():
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """Segments arrive, workers come, work, die and return in any order: every segment is scored once or still to do, never twice at a time."""
+    """Segments arrive, workers come, work, die and return in any order: nothing is lost or given twice."""
 
     def __init__(self):
         super().__init__()

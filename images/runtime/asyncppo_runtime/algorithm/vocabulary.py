@@ -7,8 +7,8 @@ Per token with logits l = h W^T (+ b) / temperature, and p = softmax(l):
     logprob = l_y - lse(l)            d logprob / d l_j = 1[j = y] - p_j
     entropy = lse(l) - sum_j p_j l_j  d entropy / d l_j = -p_j (log p_j + entropy)
 
-Backward needs the logits again. `kept_fraction` of the vocabulary's logits are kept from forward instead (exactly, as they are), the rest
-costs one more product: memory for time.
+Backward needs every tile again. For `kept_fraction` of the vocabulary forward keeps what it has (logits, or their exponentials when no
+entropy is asked for), in full precision; the rest costs one more product: memory for time.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 PLAIN_VOCABULARY = 8192
 TILE_ELEMENTS = 1 << 21
 ROW_BLOCK = 2048
-KEPT_FRACTION = 0.5
+KEPT_FRACTION = 0.7
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def token_logprobs(
 
 def logits_logprobs(logits: Tensor, ids: Tensor, temperature: float = 1.0, *, with_entropy: bool = False) -> Logprobs:
     """The plain path: log-softmax of logits [N, V] at `ids` [N], in float32 (float64 stays)."""
-    scaled = (logits if logits.dtype == torch.float64 else logits.float()) / temperature
-    distribution = torch.log_softmax(scaled, dim=-1)
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    distribution = torch.log_softmax(wide if temperature == 1.0 else wide / temperature, dim=-1)
     chosen = distribution.gather(-1, ids[:, None]).squeeze(-1)
     entropy = -(distribution.exp() * distribution).sum(-1) if with_entropy else None
     return Logprobs(chosen, entropy)
@@ -106,6 +106,11 @@ class _Tiles:
             out *= self.scale
         return out
 
+    def weight_gradient(self, d_weight: Tensor, columns: slice) -> Tensor:
+        """Where the tile's part of d_weight is summed up: its own place, or a wide buffer to be rounded once at the end."""
+        part = d_weight[columns]
+        return part if part.dtype == self.wide else torch.empty_like(part, dtype=self.wide)
+
     def scratch(self, like: Tensor) -> Tensor:
         """A second buffer of a tile's shape."""
         return _view(self._scratch, tuple(like.shape))
@@ -129,21 +134,22 @@ class _ChunkedLogprobs(torch.autograd.Function):
         peak = torch.full((hidden.shape[0],), -torch.inf, dtype=tiles.wide, device=hidden.device)
         total, moment, chosen = torch.zeros_like(peak), torch.zeros_like(peak), torch.zeros_like(peak)
         keep_until = int(kept_fraction * weight.shape[0]) if any(ctx.needs_input_grad) else 0
-        kept: dict[tuple[int, int], Tensor] = {}
+        kept: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = {}
         for columns in tiles.columns():
             for rows in tiles.rows():
                 keep = columns.stop <= keep_until
-                logits = tiles.logits(rows, columns, keep)
-                if keep:
-                    kept[rows.start, columns.start] = logits
+                logits = tiles.logits(rows, columns, keep and with_entropy)
                 inside, local = _locate(ids[rows], columns)
                 chosen[rows] = torch.where(inside, logits.gather(1, local[:, None]).squeeze(1), chosen[rows])
                 higher = torch.maximum(peak[rows], logits.amax(1))
                 shrink = (peak[rows] - higher).exp_()
-                exponentials = torch.sub(logits, higher[:, None], out=tiles.scratch(logits)).exp_()
+                room = torch.empty_like(logits) if keep and not with_entropy else tiles.scratch(logits)
+                exponentials = torch.sub(logits, higher[:, None], out=room).exp_()
+                if keep:
+                    kept[rows.start, columns.start] = (logits, None) if with_entropy else (exponentials, higher)
                 total[rows] = total[rows] * shrink + exponentials.sum(1)
                 if with_entropy:
-                    moment[rows] = moment[rows] * shrink + exponentials.mul_(logits).sum(1)
+                    moment[rows] = moment[rows] * shrink + torch.linalg.vecdot(exponentials, logits)
                 peak[rows] = higher
         lse = peak + total.log()
         entropy = lse - moment / total if with_entropy else torch.zeros_like(lse)
@@ -156,38 +162,50 @@ class _ChunkedLogprobs(torch.autograd.Function):
     def backward(ctx: Any, grad_logprobs: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, ids, lse, entropy = ctx.saved_tensors
         tiles = _Tiles(hidden, weight, bias, ctx.scale)
+        # Without entropy d logits = -g (p - onehot) row by row: g is taken out of the tiles and put on the narrow side of each product.
+        row_factor = None if ctx.with_entropy else -grad_logprobs[:, None]
+        source = hidden if row_factor is None else (hidden * row_factor).to(hidden.dtype)
         d_hidden = torch.zeros_like(hidden, dtype=tiles.wide) if ctx.needs_input_grad[0] else None
-        d_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+        d_weight = (
+            (torch.empty_like if hidden.shape[0] else torch.zeros_like)(weight) if ctx.needs_input_grad[1] else None
+        )
         d_bias = torch.zeros_like(bias, dtype=tiles.wide) if bias is not None and ctx.needs_input_grad[2] else None
         for columns in tiles.columns():
-            d_tile: Tensor | None = None
+            d_tile = None if d_weight is None else tiles.weight_gradient(d_weight, columns)
             for rows in tiles.rows():
-                logits = ctx.kept.pop((rows.start, columns.start), None)
-                if logits is None:
-                    logits = tiles.logits(rows, columns)
-                # logits become log p, then d loss / d logits
-                logits.sub_(lse[rows, None])
-                if ctx.with_entropy:
-                    p = torch.exp(logits, out=tiles.scratch(logits))
-                    logits.add_(entropy[rows, None]).mul_(-grad_entropy[rows, None]).sub_(grad_logprobs[rows, None])
-                    d_logits = logits.mul_(p)
-                else:
-                    d_logits = logits.exp_().mul_(-grad_logprobs[rows, None])
+                tile, height = ctx.kept.pop((rows.start, columns.start), (None, None))
+                if tile is None:
+                    tile = tiles.logits(rows, columns)
                 inside, local = _locate(ids[rows], columns)
-                d_logits.scatter_add_(1, local[:, None], torch.where(inside, grad_logprobs[rows], 0.0)[:, None])
+                if row_factor is None:
+                    p = torch.sub(tile, lse[rows, None], out=tiles.scratch(tile)).exp_()
+                    slope = -grad_entropy[rows, None]
+                    level = slope * (entropy[rows, None] - lse[rows, None]) - grad_logprobs[rows, None]
+                    d_logits = torch.addcmul(level, tile, slope, out=tile).mul_(p)
+                    chosen = grad_logprobs[rows]
+                else:
+                    unit = lse[rows, None]
+                    d_logits = tile.sub_(unit).exp_() if height is None else tile.mul_((height[:, None] - unit).exp_())
+                    chosen = unit.new_full((unit.shape[0],), -1.0)
+                d_logits.scatter_add_(1, local[:, None], torch.where(inside, chosen, 0.0)[:, None])
                 if d_bias is not None:
-                    d_bias[columns] += d_logits.sum(0) * ctx.scale
+                    d_bias[columns] += (d_logits if row_factor is None else d_logits * row_factor[rows]).sum(0)
                 d_logits = d_logits.to(hidden.dtype)
                 if d_hidden is not None:
                     _add_product(d_hidden[rows], d_logits, weight[columns])
-                if d_weight is not None and d_tile is None:
-                    d_tile = torch.mm(d_logits.t(), hidden[rows]).to(tiles.wide)
-                elif d_tile is not None:
-                    _add_product(d_tile, d_logits.t(), hidden[rows])
-            if d_weight is not None:
-                d_weight[columns] = 0.0 if d_tile is None else d_tile.mul_(ctx.scale)
-        d_hidden = None if d_hidden is None else d_hidden.mul_(ctx.scale).to(hidden.dtype)
-        d_bias = None if d_bias is None else d_bias.to(bias.dtype)
+                if d_tile is not None:
+                    _add_product(d_tile, d_logits.t(), source[rows], fresh=rows.start == 0)
+            if d_weight is not None and d_tile is not None and d_tile.dtype != d_weight.dtype:
+                d_weight[columns] = d_tile
+        # logits are products times scale: one factor for all gradients
+        if d_weight is not None and ctx.scale != 1.0:
+            d_weight.mul_(ctx.scale)
+        if d_bias is not None:
+            d_bias = d_bias.mul_(ctx.scale).to(bias.dtype)
+        if d_hidden is not None:
+            d_hidden = (d_hidden.mul_(ctx.scale) if row_factor is None else d_hidden.mul_(row_factor * ctx.scale)).to(
+                hidden.dtype
+            )
         return d_hidden, d_weight, d_bias, None, None, None, None
 
 
@@ -201,9 +219,11 @@ def _locate(ids: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
     return inside, torch.where(inside, ids - columns.start, 0)
 
 
-def _add_product(out: Tensor, left: Tensor, right: Tensor) -> None:
-    """out += left @ right, out in the wide dtype."""
+def _add_product(out: Tensor, left: Tensor, right: Tensor, fresh: bool = False) -> None:
+    """out += left @ right (fresh: out = left @ right), out in the wide dtype."""
     if left.dtype == out.dtype:
-        out.addmm_(left, right)
+        out.addmm_(left, right, beta=0.0 if fresh else 1.0)
+    elif fresh:
+        out.copy_(torch.mm(left, right))
     else:
         out.add_(torch.mm(left, right))
