@@ -26,9 +26,11 @@ from asyncppo.wire.syncing import Flush, Load, Loaded, Pause, Paused, Resume, Re
 
 
 class SimulatedRollout:
-    """Joins, obeys, beats. lease_of: asks the learner's side which lease an incarnation holds (None: it samples nothing).
+    """Joins, obeys, beats.
 
-    sampled: every segment's (lease, index, version) ever sampled. load_error: reason with which it refuses to load.
+    work: seconds each command takes it. lease_of: asks the learner's side which lease an incarnation holds (None: it samples nothing).
+    sampled: every segment's (lease, index, version) ever sampled. load_error: reason with which it refuses to load. ready: set once
+    it has sampled.
     """
 
     def __init__(
@@ -39,16 +41,19 @@ class SimulatedRollout:
         *,
         column: str = "Barrier",
         beat: float = 0.1,
+        work: float = 0.0,
         lease_of: Callable[[str, int], int] | None = None,
     ) -> None:
         self.guard = MemberGuard(job_uid="simulated", name=name)
         self.faults = Faults()
         self.sampled: list[tuple[int, int, int]] = []
         self.load_error = ""
+        self.ready = asyncio.Event()
         self._flushes = COLUMNS[column].flushes
         self._token = token
         self._learner = learner_url
         self._beat = beat
+        self._work = work
         self._lease_of = lease_of
         self._lease = 0
         self._held: list[Segment] = []
@@ -63,7 +68,11 @@ class SimulatedRollout:
         app = application(self._token, CollectorRegistry(), lambda: "")
 
         def post(path: str, kind: type[Any], handle: Callable[[Any], Awaitable[object]]) -> None:
-            app.router.add_post(path, faulty(self.faults, path, endpoint(kind, handle)))
+            async def worked(message: Any) -> object:
+                await asyncio.sleep(self._work)
+                return await handle(message)
+
+            app.router.add_post(path, faulty(self.faults, path, endpoint(kind, worked)))
 
         post(routes.PAUSE, Pause, self._pause)
         post(routes.FLUSH, Flush, self._flush)
@@ -156,6 +165,8 @@ class SimulatedRollout:
         if advice is Advice.LOAD and reply.record is not None:
             self.guard = self.guard.loaded(reply.record.version)
             self._forget()
+        if self.guard.samples:
+            self.ready.set()
         if advice in (Advice.LOAD, Advice.ANNOUNCE) and reply.record is not None:
             ready = Ready(self.guard.envelope(), self.guard.version, reply.record.published_hash)
             if isinstance(message, Heartbeat):
