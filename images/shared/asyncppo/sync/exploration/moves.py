@@ -16,7 +16,7 @@ import msgspec
 from asyncppo.errors import RefusedError
 from asyncppo.sync import arbiter, machine
 from asyncppo.sync.books import RULES, Books, Held, Rules
-from asyncppo.sync.columns import Phase
+from asyncppo.sync.columns import MEMBER_PHASES, Phase
 from asyncppo.sync.events import (
     Command,
     Event,
@@ -50,6 +50,7 @@ from asyncppo.sync.exploration.world import (
 from asyncppo.wire.membership import Member, MemberState
 
 Move = tuple[str, World]
+Outcome = tuple[str, World, Event]
 
 
 def beginning(column: str, faults: int, samples: tuple[int, ...], min_ready: int = 1) -> World:
@@ -87,6 +88,9 @@ def _moves(world: World, rules: Rules) -> Iterator[Move]:
             if _first_epoch_is_c0s(world, number, command):
                 for label, after in _command(world, number, command, rules):
                     yield f"{coordinator.state.coordinator}: {label}", after
+        if coordinator.state.phase in MEMBER_PHASES:
+            for label, after in _told(world, number, Viewed(learner.view(world)), "looks at the learner meanwhile"):
+                yield f"{coordinator.state.coordinator}: {label}", after
     for process in world.processes:
         for label, after in _process(world, process, rules):
             yield f"{process.url}: {label}", after
@@ -105,7 +109,7 @@ def _history(world: World, rules: Rules) -> Move | None:
         for command in coordinator.pending:
             if isinstance(command, ToLearner) and _over(world, command):
                 words, after, event = next(_delivered(_done(world, number, command), command, rules))
-                return f"{coordinator.state.coordinator}: {_name(command)}: {words}", _told(after, number, event)
+                return next(_told(after, number, event, f"{coordinator.state.coordinator}: {_name(command)}: {words}"))
     for stray in world.strays:
         if _outdated(world, stray):
             label, after = _arrival(_without(world, stray), stray, rules)
@@ -148,38 +152,43 @@ def _command(world: World, number: int, command: Command, rules: Rules) -> Itera
     """One of a coordinator's calls, and all that can become of it."""
     told = _done(world, number, command)
     if isinstance(command, Watch):
-        view = learner.view(world)
-        yield "looks at the learner's view", _told(told, number, Viewed(view))
-        if view.open and view.owner != world.coordinators[number].state.coordinator:
-            if not _driven(world):
-                yield "finds the epoch stalled", _told(told, number, Viewed(view, stalled=True))
-            elif world.faults:
-                hasty = _with(told, faults=told.faults - 1)
-                yield "takes a slow epoch for stalled", _told(hasty, number, Viewed(view, stalled=True))
-        return
-    label = _name(command)
-    silent = _silence(command)
-    for words, after, event in _delivered(told, command, rules):
-        yield f"{label}: {words}", _told(after, number, event)
+        outcomes = _looked(told, number)
+    else:
+        outcomes = _called(told, command, rules)
+    for label, after, event in outcomes:
+        yield from _told(after, number, event, label)
+
+
+def _looked(world: World, number: int) -> Iterator[Outcome]:
+    """A look at the learner, and whether the epoch of another seems dead."""
+    view = learner.view(world)
+    yield "looks at the learner's view", world, Viewed(view)
+    if view.open and view.owner != world.coordinators[number].state.coordinator:
+        if not _driven(world):
+            yield "finds the epoch stalled", world, Viewed(view, stalled=True)
+        elif world.faults:
+            hasty = _with(world, faults=world.faults - 1)
+            yield "takes a slow epoch for stalled", hasty, Viewed(view, stalled=True)
+
+
+def _called(world: World, command: ToLearner | ToMember, rules: Rules) -> Iterator[Outcome]:
+    """A call that arrives, or not, or twice, and whose answer arrives or not."""
+    label, silent, copy = _name(command), _silence(command), StrayCall(command)
+    for words, after, event in _delivered(world, command, rules):
+        yield f"{label}: {words}", after, event
         if after.faults:
             fewer = _with(after, faults=after.faults - 1)
-            yield f"{label}: {words}, but the answer is lost", _told(fewer, number, silent)
-            yield (
-                f"{label}: {words}, and a copy of it stays in the network",
-                _told(_stray(fewer, StrayCall(command)), number, event),
-            )
+            yield f"{label}: {words}, but the answer is lost", fewer, silent
+            yield f"{label}: {words}, and a copy of it stays in the network", _stray(fewer, copy), event
             if isinstance(command, ToLearner):
                 crashed = learner.restarted(fewer)
-                yield f"{label}: {words}, and the learner crashes before it answers", _told(crashed, number, silent)
+                yield f"{label}: {words}, and the learner crashes before it answers", crashed, silent
     if world.faults:
-        fewer = _with(told, faults=told.faults - 1)
-        yield (
-            f"{label}: no answer in time, it is still in the network",
-            _told(_stray(fewer, StrayCall(command)), number, silent),
-        )
+        fewer = _with(world, faults=world.faults - 1)
+        yield f"{label}: no answer in time, it is still in the network", _stray(fewer, copy), silent
 
 
-def _delivered(world: World, command: ToLearner | ToMember, rules: Rules) -> Iterator[tuple[str, World, Event]]:
+def _delivered(world: World, command: ToLearner | ToMember, rules: Rules) -> Iterator[Outcome]:
     """What the receiver makes of a call."""
     if isinstance(command, ToLearner):
         after, reply = learner.call(world, command, rules)
@@ -215,17 +224,21 @@ def _done(world: World, number: int, command: Command) -> World:
     return _set(world, number, Coordinator(coordinator.state, tuple(pending)))
 
 
-def _told(world: World, number: int, event: Event) -> World:
-    """The coordinator learns something. Calls of a phase it has left are given up; so is a Watch when there is other work."""
+def _told(world: World, number: int, event: Event, label: str) -> Iterator[Move]:
+    """The coordinator learns something. Calls of a phase it has left are given up, though one may be in the network still; a look at
+    the learner is given up when there is other work."""
     coordinator = world.coordinators[number]
     state, commands = machine.transition(coordinator.state, event)
     state = msgspec.structs.replace(state, note="")
     moved = (state.phase, state.epoch) != (coordinator.state.phase, coordinator.state.epoch)
-    kept = [] if moved else list(coordinator.pending)
-    if any(isinstance(each, ToLearner) for each in commands):
-        kept = []
+    kept = [] if moved or any(isinstance(each, ToLearner) for each in commands) else list(coordinator.pending)
     fresh = tuple(Watch(wait=False) if isinstance(each, Watch) else each for each in commands)
-    return _set(world, number, Coordinator(state, (*kept, *(each for each in fresh if each not in kept))))
+    pending = (*kept, *(each for each in fresh if each not in kept))
+    after = _set(world, number, Coordinator(state, pending))
+    yield label, after
+    for command in coordinator.pending:
+        if command not in pending and not isinstance(command, Watch):
+            yield f"{label}; {_name(command)} is given up but in the network", _stray(after, StrayCall(command))
 
 
 def _set(world: World, number: int, coordinator: Coordinator) -> World:
