@@ -59,8 +59,8 @@ class Subject:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that comes within moments."""
         async with asyncio.timeout(60):
-            while not condition():
-                await asyncio.sleep(0.001)  # noqa: ASYNC110 - an engine announces nothing
+            while not condition():  # noqa: ASYNC110 - an engine announces nothing
+                await asyncio.sleep(0.001)
 
     @property
     def current(self) -> Version:

@@ -23,8 +23,8 @@ STALLED_AFTER_SECONDS = 30.0
 class Experience:
     """Grants leases within the admission capacity and takes what comes of them.
 
-    resident: version of the learner's parameters. updates_left: optimizer steps still to take. wanted_since: when the pending step began to wait for a sync (None: it does not).
-    finished: whether the job is over.
+    resident: version of the learner's parameters. updates_left: optimizer steps still to take. wanted_since: when the pending step
+    began to wait for a sync (None: it does not). finished: whether the job is over.
     """
 
     def __init__(

@@ -221,11 +221,14 @@ class Trainer:
 
     def published(self, version: int) -> None:
         """The resident parameters are those of `version` from now on."""
+        self._start(version)
+        self.strategy.published(version, self._tensors, self.train_hash())
+        self._live.add(version)
+
+    def _start(self, version: int) -> None:
         if not self._started:
             self.strategy.start(version, self._tensors)
             self._started = True
-        self.strategy.published(version, self._tensors, self.train_hash())
-        self._live.add(version)
 
     def adopt(self, train_hashes: dict[int, str]) -> None:
         """After a restart: versions that tokens may still be alive of."""
@@ -241,6 +244,7 @@ class Trainer:
     # --- to and from disk -------------------------------------------------------------------------------------------------
     def checkpoint(self, version: int, update: int, fingerprint: str) -> Checkpoint:
         """Everything to go on from here; copies."""
+        self._start(version)
         return Checkpoint(
             CheckpointState(version, update, self.train_hash(), fingerprint),
             parameters={name: tensor.detach().clone() for name, tensor in self._tensors.items()},
