@@ -68,6 +68,7 @@ def test_geometric_mask_takes_the_mean_over_loss_tokens():
     spec = control(DiscrepancyControl.GEOMETRIC_MASK, bound=1.15)
     assert not corrected(spec, 1.2, 1.2).mask.any()
     assert corrected(spec, 1.2, 1.0).mask.all()
+    assert not corrected(spec, 1.4, 1.0, 1.0, mask=[True, True, False]).mask.any()
     assert corrected(spec, 1.3, 1.0, 1.0, mask=[True, True, False]).mask[0].tolist() == [True, True, False]
 
 
