@@ -118,6 +118,7 @@ class Worker:
         """Until stop, drain or the job's end. A loop that ends before that has failed, and so has the worker."""
         events = (self._stop, self._membership.draining, self._membership.parked)
         signals = [asyncio.create_task(_set(event)) for event in events]
+        signals.append(asyncio.create_task(self._engine_lost()))
         try:
             done, _ = await asyncio.wait([*loops, *signals, self._crew.failed], return_when=asyncio.FIRST_COMPLETED)
             for future in done:
@@ -125,6 +126,9 @@ class Worker:
         finally:
             for task in signals:
                 task.cancel()
+
+    async def _engine_lost(self) -> None:
+        raise await self._engine.lost()
 
     async def _farewell(self, grace_seconds: float) -> None:
         """Give leases back, deliver what is finished, leave. Heartbeats and commands go on meanwhile: a sync may be under way."""

@@ -89,6 +89,12 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Free everything; running calls raise EngineError."""
 
+    async def lost(self) -> EngineError:
+        """Returns when this engine can never sample again (its process died, a load broke it), and says why; else waits for ever.
+
+        The worker then ends, to be started anew with another engine.
+        """
+
     @property
     def version(self) -> int:
         """Version loaded; -1 before the first load."""

@@ -142,6 +142,11 @@ class TorchEngine:
         if self._thread is not None and self._thread.ident is not None:
             await asyncio.to_thread(self._thread.join)
 
+    async def lost(self) -> EngineError:
+        """See `Engine.lost`: it lives in this process, so it lives as long."""
+        await asyncio.Event().wait()
+        raise AssertionError("an event that nobody sets")
+
     @property
     def version(self) -> int:
         """See `Engine.version`."""

@@ -24,7 +24,7 @@ from asyncppo_runtime.rollout.engines.interface import (
     WeightsRejectedError,
 )
 from asyncppo_runtime.rollout.engines.vllm_model import ModelShape, check_file, describe
-from asyncppo_runtime.rollout.engines.vllm_process import REMEDY, VllmProcess
+from asyncppo_runtime.rollout.engines.vllm_process import ALIVE_SECONDS, REMEDY, VllmProcess
 
 STRAGGLER_SECONDS = 1.0  # after a pause, when a request has still not come back, it is aborted by name
 
@@ -146,6 +146,16 @@ class VllmEngine:
         self._open.set()
         if self._process is not None:
             await self._process.close()
+
+    async def lost(self) -> EngineError:
+        """See `Engine.lost`; seen within half a second."""
+        while True:
+            try:
+                self._started()
+            except EngineError as error:
+                if self._process is not None:
+                    return error
+            await asyncio.sleep(ALIVE_SECONDS)
 
     @property
     def version(self) -> int:
