@@ -68,7 +68,8 @@ generate: setup  ## write the generated files anew
 unit: setup
 	$(PY) -m pytest -q -m '$(NOT_HERE)' tests/unit tests/engine_contract tests/integration $(PYTEST_ARGS)
 
-bench: setup  ## asynchronous against synchronous training
+bench: setup  ## how fast the demo learns; asynchronous against synchronous training
+	$(PY) -m benchmarks.learning
 	$(PY) -m benchmarks.overlap
 
 clean:  ## remove .venv and caches; runs/ stays
