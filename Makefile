@@ -56,14 +56,12 @@ drift: setup  ## whether the generated files are up to date
 		module=$$(echo $${file%.py} | sed -E 's,^(images/[a-z]+|operator)/,,; s,/,.,g'); \
 		$(PY) -m $$module --check || exit 1; \
 	done
-	@$(PY) -m asyncppo.metrics.document --check docs/metrics.md
 
 generate: setup  ## write the generated files anew
 	@for file in $(GENERATORS); do \
 		module=$$(echo $${file%.py} | sed -E 's,^(images/[a-z]+|operator)/,,; s,/,.,g'); \
 		$(PY) -m $$module --write || exit 1; \
 	done
-	@$(PY) -m asyncppo.metrics.document docs/metrics.md
 
 unit: setup
 	$(PY) -m pytest -q -m '$(NOT_HERE)' tests/unit tests/engine_contract tests/integration $(PYTEST_ARGS)

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import kopf
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from asyncppo_operator import handlers, health
 from asyncppo_operator.cluster import Cluster
@@ -40,6 +40,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> int:
     async with await Cluster.connect(telemetry) as cluster:
         identity = os.environ.get("POD_ID") or f"{socket.gethostname()}-{os.getpid()}"
         fleet = Fleet(cluster, settings, telemetry, identity)
+        ProcessCollector(registry=registry)
         registry.register(JobMirror(lambda: fleet.loops.values()))
         own = settings.lease
         election = Election(cluster, settings.namespace, own.name, identity, own.duration_seconds, telemetry)

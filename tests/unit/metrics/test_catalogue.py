@@ -1,5 +1,6 @@
 """The catalogue keeps the house's rules, the page says what it says, and the learner's collector tells the figures it is given."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from asyncppo.metrics import document, learner, operator
+from asyncppo.metrics.dashboards import job as job_dashboard
+from asyncppo.metrics.dashboards import operator as operator_dashboard
 from asyncppo.metrics.learner_collector import LearnerCollector
 from asyncppo.metrics.metric import STALENESS_BUCKETS, Kind, Metric, counter, gauge, histogram
 from asyncppo.report.measures import (
@@ -69,16 +72,16 @@ def test_an_entry_makes_only_the_instrument_it_is() -> None:
         learner.UPDATES.gauge(CollectorRegistry())
 
 
-def test_the_page_is_what_the_catalogue_says() -> None:
-    assert document.main(["--check", str(ROOT / "docs" / "metrics.md")]) == 0
-
-
-def test_check_finds_a_page_that_drifted(tmp_path: Path) -> None:
-    page = tmp_path / "metrics.md"
-    page.write_text(document.page() + "more\n")
-    assert document.main(["--check", str(page)]) == 1
-    assert document.main([str(page)]) == 0
-    assert document.main(["--check", str(page)]) == 0
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (document.PATH, document.page),
+        (job_dashboard.PATH, job_dashboard.text),
+        (operator_dashboard.PATH, operator_dashboard.text),
+    ],
+)
+def test_the_committed_files_are_what_the_catalogue_says(path: str, text: Callable[[], str]) -> None:
+    assert (ROOT / path).read_text() == text(), f"{path}: run `make generate`"
 
 
 def test_a_distribution_is_a_cumulative_histogram_with_the_right_sum() -> None:

@@ -1,15 +1,13 @@
-"""docs/metrics.md from the catalogue: `python -m asyncppo.metrics.document [--check] FILE`.
+"""docs/metrics.md from the catalogue: `python -m asyncppo.metrics.document --write|--check`.
 
-Owns the page's form. With --check it writes nothing and exits 1 when the file is not what the catalogue says.
+Owns the page's form. Does not own what is in it.
 """
 
-import argparse
-import sys
-from pathlib import Path
-
+from asyncppo.api.generated import generated_file_main
 from asyncppo.metrics import learner, old_logit, operator, rollout
 from asyncppo.metrics.metric import Metric
 
+PATH = "docs/metrics.md"
 PARTS: tuple[tuple[str, str, tuple[Metric, ...]], ...] = (
     ("Learner", "Scraped from the learner pod, port `http`, path `/metrics`.", learner.BUILT),
     ("Rollout", "Scraped from every rollout pod, port `http`, path `/metrics`.", rollout.BUILT),
@@ -23,7 +21,7 @@ PARTS: tuple[tuple[str, str, tuple[Metric, ...]], ...] = (
 
 HEAD = """# Metrics
 
-<!-- made by `python -m asyncppo.metrics.document docs/metrics.md`; edit images/shared/asyncppo/metrics/ instead -->
+<!-- made by `python -m asyncppo.metrics.document --write`; edit images/shared/asyncppo/metrics/ instead -->
 
 Every program serves Prometheus text on `/metrics`. Pods carry the job's name as the label `asyncppo.io/job`, which the chart's
 PodMonitor lifts to `asyncppo_job` (and the namespace to `asyncppo_namespace`), the very labels of the operator's per-job series.
@@ -45,23 +43,5 @@ def page() -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Entry point; 0 when written or equal, 1 when --check finds a difference."""
-    parser = argparse.ArgumentParser(prog="python -m asyncppo.metrics.document", description=__doc__)
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--check", action="store_true")
-    options = parser.parse_args(arguments)
-    text = page()
-    if not options.check:
-        options.file.write_text(text)
-        return 0
-    if options.file.exists() and options.file.read_text() == text:
-        return 0
-    sys.stderr.write(
-        f"{options.file} is not what the catalogue says: python -m asyncppo.metrics.document {options.file}\n"
-    )
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    generated_file_main(PATH, page)
