@@ -174,7 +174,8 @@ EXACTNESS = Row(
             "Discrepancy by staleness",
             (
                 Query(
-                    f"{_rate(series(learner.DISCREPANCY_ABS, JOB), 'staleness')} / {_rate(series(learner.DISCREPANCY_TOKENS, JOB), 'staleness')}",
+                    f"{_rate(series(learner.DISCREPANCY_ABS, JOB), 'staleness')}"
+                    f" / {_rate(series(learner.DISCREPANCY_TOKENS, JOB), 'staleness')}",
                     "staleness {{staleness}}",
                 ),
             ),
