@@ -16,9 +16,11 @@ FAULTS = 1
 SAMPLES = (1, 0)
 
 
-def explore_column(column: Column, faults: int = FAULTS, samples: tuple[int, ...] = SAMPLES) -> Explored:
+def explore_column(
+    column: Column, faults: int = FAULTS, samples: tuple[int, ...] = SAMPLES, min_ready: int = 1
+) -> Explored:
     """Every world of a column within the budget."""
-    return explore(beginning(column.name, faults, samples), moves)
+    return explore(beginning(column.name, faults, samples, min_ready), moves)
 
 
 def explore_variant(variant: Variant) -> Explored:
@@ -36,6 +38,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         default=",".join(map(str, SAMPLES)),
         help="segments each of the two rollouts may sample, e.g. 1,1 (default %(default)s)",
     )
+    parser.add_argument("--min-ready", type=int, default=1, help="rollouts without which no sync begins (default 1)")
     return parser.parse_args(argv)
 
 
@@ -52,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     well = True
     print(f"{'column':<12}{'worlds':>10}{'moves':>10}{'ends':>8}{'seconds':>9}")
     for name, same in ({options.column: []} if options.column else distinct()).items():
-        found = explore_column(COLUMNS[name], options.faults, samples)
+        found = explore_column(COLUMNS[name], options.faults, samples, options.min_ready)
         print(f"{name:<12}{found.states:>10}{found.moves:>10}{found.ends:>8}{found.seconds:>9.1f}", flush=True)
         for other in same:
             print(f"{other:<12}  as {name}: the same phases and the same seal")
