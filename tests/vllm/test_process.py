@@ -43,6 +43,7 @@ async def test_a_killed_core_is_an_error_of_every_call_at_once(tmp_path: Path) -
         outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 30)
         failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         assert all(isinstance(error, EngineError) for error in failed)
+        assert "died" in str(await asyncio.wait_for(engine.lost(), 30))
         with pytest.raises(EngineError, match="died"):
             await asyncio.wait_for(engine.resume(), 30)
         with pytest.raises(EngineError, match="died"):

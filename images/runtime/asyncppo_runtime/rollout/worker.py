@@ -20,7 +20,7 @@ from asyncppo_runtime.environments.registry import environment_factory
 from asyncppo_runtime.policy import build_tokenizer
 from asyncppo_runtime.rollout.agent import Agent, AgentSettings
 from asyncppo_runtime.rollout.crew import Crew
-from asyncppo_runtime.rollout.engines.interface import Engine, EngineError
+from asyncppo_runtime.rollout.engines.interface import Engine, EngineError, EngineLostError
 from asyncppo_runtime.rollout.gate import Gate
 from asyncppo_runtime.rollout.heart import Heart
 from asyncppo_runtime.rollout.link import LearnerLink
@@ -110,6 +110,8 @@ class Worker:
     async def _started(self) -> None:
         try:
             await self._engine.start()
+        except EngineLostError:
+            raise
         except EngineError as error:
             raise UserError(f"the engine cannot start: {error}") from error
         await self._engine.pause()

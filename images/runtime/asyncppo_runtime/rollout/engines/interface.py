@@ -54,6 +54,10 @@ class EngineError(Exception):
     """An engine cannot do what it was asked; the message names the manifest's field where one is to blame."""
 
 
+class EngineLostError(EngineError):
+    """The engine is gone or unusable through no fault of the manifest's; another one may do."""
+
+
 class WeightsRejectedError(EngineError):
     """A weights file was refused (hash, names, shapes, canary); the version before it still serves."""
 
@@ -62,7 +66,7 @@ class Engine(Protocol):
     """An inference engine in this process. All methods run on one asyncio loop; none blocks it for long."""
 
     async def start(self) -> None:
-        """Build the model's shape; after it `load` is possible. Raises EngineError."""
+        """Build the model's shape; after it `load` is possible. Raises EngineError; EngineLostError when trying again may help."""
 
     async def load(self, weights: Path, record: VersionRecord) -> str:
         """Load a pulled file, all or nothing, only while paused. Drops all KV. Returns the hash computed from the loaded bytes.
@@ -89,7 +93,7 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Free everything; running calls raise EngineError."""
 
-    async def lost(self) -> EngineError:
+    async def lost(self) -> EngineLostError:
         """Returns when this engine can never sample again (its process died, a load broke it), and says why; else waits for ever.
 
         The worker then ends, to be started anew with another engine.

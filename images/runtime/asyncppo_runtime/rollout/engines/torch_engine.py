@@ -23,7 +23,13 @@ from asyncppo.api.job import AsyncPPOJobSpec
 from asyncppo.errors import UserError
 from asyncppo.wire.versions import VersionRecord
 from asyncppo_runtime.policy import build_architecture, torch_dtype
-from asyncppo_runtime.rollout.engines.interface import EngineError, GenerateRequest, GenerateResult, Span
+from asyncppo_runtime.rollout.engines.interface import (
+    EngineError,
+    EngineLostError,
+    GenerateRequest,
+    GenerateResult,
+    Span,
+)
 from asyncppo_runtime.rollout.engines.torch_cache import SlotCache
 from asyncppo_runtime.rollout.engines.torch_fitness import check_attention, check_forward, slot_count
 from asyncppo_runtime.rollout.engines.torch_forward import last_logits, sample, sequence_logprobs
@@ -142,7 +148,7 @@ class TorchEngine:
         if self._thread is not None and self._thread.ident is not None:
             await asyncio.to_thread(self._thread.join)
 
-    async def lost(self) -> EngineError:
+    async def lost(self) -> EngineLostError:
         """See `Engine.lost`: it lives in this process, so it lives as long."""
         await asyncio.Event().wait()
         raise AssertionError("an event that nobody sets")

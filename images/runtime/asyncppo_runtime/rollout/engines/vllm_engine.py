@@ -19,6 +19,7 @@ from asyncppo.wire.versions import VersionRecord
 from asyncppo_runtime.rollout.engines import vllm_requests as requests
 from asyncppo_runtime.rollout.engines.interface import (
     EngineError,
+    EngineLostError,
     GenerateRequest,
     GenerateResult,
     WeightsRejectedError,
@@ -147,14 +148,13 @@ class VllmEngine:
         if self._process is not None:
             await self._process.close()
 
-    async def lost(self) -> EngineError:
+    async def lost(self) -> EngineLostError:
         """See `Engine.lost`; seen within half a second."""
         while True:
             try:
                 self._started()
-            except EngineError as error:
-                if self._process is not None:
-                    return error
+            except EngineLostError as error:
+                return error
             await asyncio.sleep(ALIVE_SECONDS)
 
     @property
@@ -224,7 +224,7 @@ class VllmEngine:
                 await process.call(llm.update_weight_version(requests.label(record.version, record.published_hash)))
             except Exception as error:
                 self._broken = f"loading version {record.version} failed half-way: {error}; {REMEDY}"
-                raise EngineError(self._broken) from error
+                raise EngineLostError(self._broken) from error
             self._version = record.version
         return record.published_hash
 
@@ -234,11 +234,11 @@ class VllmEngine:
 
     def _started(self) -> tuple[VllmProcess, ModelShape]:
         if self._closed:
-            raise EngineError("the engine is closed")
+            raise EngineLostError("the engine is closed")
         if self._process is None or self._shape is None:
             raise EngineError("the engine is not started")
         if self._broken:
-            raise EngineError(self._broken)
+            raise EngineLostError(self._broken)
         if self._process.dead:
             raise self._process.gone()
         return self._process, self._shape

@@ -15,7 +15,7 @@ import torch
 
 from asyncppo.api.job import AsyncPPOJobSpec
 from asyncppo_runtime.rollout.engines import vllm_fitness as fitness
-from asyncppo_runtime.rollout.engines.interface import EngineError
+from asyncppo_runtime.rollout.engines.interface import EngineError, EngineLostError
 from asyncppo_runtime.rollout.engines.vllm_settings import engine_arguments, environment
 
 T = TypeVar("T")
@@ -76,9 +76,9 @@ class VllmProcess:
                 raise self.gone() from error
             raise
 
-    def gone(self) -> EngineError:
+    def gone(self) -> EngineLostError:
         """The error of every call from now on."""
-        return EngineError("the engine is closed" if self._closed else f"vLLM's engine core has died; {REMEDY}")
+        return EngineLostError("the engine is closed" if self._closed else f"vLLM's engine core has died; {REMEDY}")
 
     async def close(self) -> None:
         """End the core; every request still running raises EngineError."""
@@ -149,7 +149,7 @@ def _boot(spec: AsyncPPOJobSpec, model: Path, gauge: KvGauge) -> Any:
     try:
         llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True, stat_loggers=[gauge])
     except (RuntimeError, ValueError, OSError) as error:
-        raise EngineError(f"vLLM did not start: {error}; its own log lines above have the cause") from error
+        raise EngineLostError(f"vLLM did not start: {error}; its own log lines above have the cause") from error
     # the core tells of itself at each step; the per-token figures vLLM would compute here besides, nobody looks at
     llm.log_stats = llm.output_processor.log_stats = False
     llm.logger_manager = gauge
