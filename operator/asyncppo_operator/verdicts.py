@@ -64,6 +64,8 @@ def _role(seen: Situation, role: Role, wanted: int) -> Condition:
     pods = seen.pods_of(role)
     ready = sum(pod.ready for pod in pods)
     if role is Role.LEARNER and seen.learner is None and any(pod.running for pod in pods):
+        if seen.memory.phase is Phase.PENDING and not any(pod.ready for pod in pods):
+            return condition(kind, False, "Starting", "the learner's pod runs; its program is starting")
         why = seen.learner_error or "it has not answered yet"
         return condition(kind, False, "NotAnswering", f"the learner's pod runs, but {why}")
     if wanted == 0:

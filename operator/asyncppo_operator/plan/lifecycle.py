@@ -53,7 +53,7 @@ def decide(
 ) -> Decision:
     """The next phase. `learner`: its newest answer, None when it does not answer. `pods`: all that exist. Failures are counted already."""
     if memory.phase in FINAL:
-        return _over(spec, memory, now)
+        return _over(spec, memory, pods, now, timing)
     if learner is not None and learner.phase == "Complete":
         message = f"{learner.update} of {learner.updates} updates done"
         return _end(memory, Phase.COMPLETE, "Complete", message, now)
@@ -129,11 +129,15 @@ def _fail(memory: Memory, reason: str, text: str, cause: Failure | None, now: da
     return _end(memory, Phase.FAILED, reason, message, now)
 
 
-def _over(spec: AsyncPPOJobSpec, memory: Memory, now: datetime) -> Decision:
+def _over(spec: AsyncPPOJobSpec, memory: Memory, pods: Sequence[PodView], now: datetime, timing: Timing) -> Decision:
+    """Workers go first, as long as they can take leave of their learner; then all of it; then, in time, the job itself."""
     reason = memory.phase.value
+    since = (now - memory.completed).total_seconds() if memory.completed is not None else timing.stop_seconds
+    if since < timing.stop_seconds and any(pod.role is not Role.LEARNER for pod in pods):
+        return Decision(Target.DRAIN, memory, reason, "", timing.stop_seconds - since)
     if spec.ttl_seconds_after_finished is None or memory.completed is None:
         return Decision(Target.GONE, memory, reason, "")
-    left = (memory.completed + timedelta(seconds=spec.ttl_seconds_after_finished) - now).total_seconds()
+    left = spec.ttl_seconds_after_finished - since
     if left <= 0:
         return Decision(Target.DELETED, memory, reason, "ttlSecondsAfterFinished is over")
     return Decision(Target.GONE, memory, reason, "", left)

@@ -49,8 +49,11 @@ def test_complete_is_told_before_the_pods_go() -> None:
     end = decided(memory, answer("Complete", update=10), seconds=9)
     assert (end.target, end.memory.phase, end.again) == (Target.RUN, Phase.COMPLETE, 0.0)
     assert end.memory.completed == NOW + timedelta(seconds=9)
-    after = decided(end.memory, None)
+    after = decided(end.memory, None, seconds=10)
+    assert (after.target, after.memory) == (Target.DRAIN, end.memory), "workers take leave of their learner first"
+    after = decided(end.memory, None, PODS[:1], seconds=11)
     assert (after.target, after.memory) == (Target.GONE, end.memory)
+    assert decided(end.memory, None, seconds=10 + TIMING.stop_seconds).target is Target.GONE
 
 
 def test_a_learner_that_failed_names_the_cause() -> None:
@@ -156,7 +159,7 @@ def test_any_situation_has_a_decision_and_ends_stay_ends(
     assert made.again is None or made.again >= 0
     if memory.phase in FINAL:
         assert made.memory == memory
-        assert made.target in (Target.GONE, Target.DELETED)
+        assert made.target in (Target.DRAIN, Target.GONE, Target.DELETED)
     else:
         assert made.target not in (Target.GONE, Target.DELETED), "an end is stored before anything is removed"
     again = decided(made.memory, learner, pods, seconds, **spec)
