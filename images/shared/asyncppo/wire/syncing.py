@@ -79,8 +79,9 @@ class Finish(msgspec.Struct, frozen=True):
     """The end of `epoch`, recorded before any member is told to resume.
 
     Sealed: every member left is on the target (`loaded`), the rest are fenced. Unsealed: the epoch is rolled back, its members go on
-    under `version`, those in `fenced` are fenced (as in Seal); a target already published stays and waits for the next epoch. Phase seconds are
-    for the record. bad_publication: not empty when every member refused the weights or failed the canary; the job stops for it.
+    under `version`, those in `fenced` are fenced (as in Seal); a target already published stays and waits for the next epoch. Phase
+    seconds are for the record. bad_publication: not empty when every member refused the weights or failed the canary; the job stops
+    for it.
     """
 
     job_uid: str
