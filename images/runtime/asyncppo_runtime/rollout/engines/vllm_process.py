@@ -133,9 +133,8 @@ def _boot(spec: AsyncPPOJobSpec, model: Path, gauge: KvGauge) -> Any:
     os.environ.update(environment(spec, accelerated=devices > 0))
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     try:
-        from vllm.v1.engine.async_llm import AsyncLLM
-
         from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
     except ImportError as error:
         raise EngineError(
             f"spec.rollout.engine.type: vLLM is not installed here ({error}); run make setup-vllm, or use type Torch"
