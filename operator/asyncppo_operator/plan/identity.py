@@ -49,7 +49,7 @@ def storage_claim(job: AsyncPPOJob) -> Object:
     name = job.metadata.name
     spec: Object = {
         "accessModes": ["ReadWriteOnce"],
-        "resources": {"requests": {"storage": job.spec.learner.storage}},
+        "resources": {"requests": {"storage": str(job.spec.learner.storage)}},
     }
     if job.spec.learner.storage_class_name is not None:
         spec["storageClassName"] = job.spec.learner.storage_class_name

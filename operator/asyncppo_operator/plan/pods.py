@@ -60,7 +60,7 @@ def pod_template(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
         **(metadata.get("annotations") or {}),
         names.ANNOTATION_TEMPLATE: template_hash(job, role),
     }
-    return {**merged, "metadata": metadata}
+    return {**merged, "metadata": metadata, "spec": _with_quantities_as_text(merged["spec"])}
 
 
 def _pod_spec(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
@@ -137,6 +137,26 @@ def _container(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
     if resources:
         container["resources"] = resources
     return container
+
+
+def _with_quantities_as_text(spec: Object) -> Object:
+    """The pod spec with `cpu: 2` as `cpu: "2"`: servers of version 1.20 take no number for a quantity in an apply."""
+    made = dict(spec)
+    for kind in ("containers", "initContainers"):
+        if isinstance(made.get(kind), list):
+            made[kind] = [_container_with_text(container) for container in made[kind]]
+    return made
+
+
+def _container_with_text(container: Object) -> Object:
+    resources = container.get("resources")
+    if not isinstance(resources, Mapping):
+        return container
+    told = {
+        key: {name: str(value) for name, value in amounts.items()} if key in ("requests", "limits") and isinstance(amounts, Mapping) else amounts
+        for key, amounts in resources.items()
+    }  # fmt: skip
+    return {**container, "resources": told}
 
 
 def default_image(settings: Settings, role: Role) -> str:

@@ -138,7 +138,7 @@ def test_programs_are_started_with_what_they_ask_for() -> None:
 def test_resources_reach_the_container_and_gpus_get_more_shared_memory() -> None:
     made = planned(rollout={"resources": {"limits": {"nvidia.com/gpu": 1, "memory": "8Gi"}}})
     spec = pod_spec(made, "rollout")
-    assert spec["containers"][0]["resources"] == {"limits": {"nvidia.com/gpu": 1, "memory": "8Gi"}}
+    assert spec["containers"][0]["resources"] == {"limits": {"nvidia.com/gpu": "1", "memory": "8Gi"}}
     shm = next(v for v in spec["volumes"] if v["name"] == "shm")["emptyDir"]
     assert shm == {"medium": "Memory", "sizeLimit": "16Gi"}
     assert next(v for v in pod_spec(made, "learner")["volumes"] if v["name"] == "shm")["emptyDir"]["sizeLimit"] == "1Gi"
