@@ -14,7 +14,7 @@ from asyncppo.api.manifest import load_manifest
 from asyncppo.errors import UserError
 from asyncppo_runtime.learner.errors import CheckpointError
 from asyncppo_runtime.learner.program import Arguments, LearnerProgram
-from asyncppo_runtime.ledger.errors import LedgerUnusableError
+from asyncppo_runtime.ledger.errors import LedgerError, LedgerUnusableError
 from asyncppo_runtime.weights.errors import WeightsError
 
 DONE, BAD_INPUT, JOB_FAILED = 0, 2, 3
@@ -40,10 +40,17 @@ def main(argv: list[str] | None = None) -> int:
             port=int(port),
             token=options.token_file.read_text().strip(),
         )
-        return DONE if asyncio.run(_run(arguments)) else JOB_FAILED
-    except (UserError, CheckpointError, LedgerUnusableError, WeightsError, OSError, ValueError) as error:
+    except (UserError, OSError, ValueError) as error:
         print(f"learner: {error}", file=sys.stderr)
         return BAD_INPUT
+    try:
+        return DONE if asyncio.run(_run(arguments)) else JOB_FAILED
+    except (UserError, CheckpointError, LedgerUnusableError) as error:
+        print(f"learner: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except (WeightsError, LedgerError, OSError) as error:
+        print(f"learner: {error}", file=sys.stderr)
+        return JOB_FAILED
 
 
 async def _run(arguments: Arguments) -> bool:

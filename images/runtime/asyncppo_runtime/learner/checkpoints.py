@@ -56,6 +56,11 @@ def write_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
         (draft / "state.json").write_text(json.dumps(asdict(checkpoint.state)) + "\n")
         for path in (*draft.iterdir(), draft):
             _sync(path)
+    except SafetensorError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise OSError(
+            f"checkpoint {final} could not be written: {error}; free space on the volume, then resume"
+        ) from error
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -85,11 +90,18 @@ def remove_checkpoints(root: Path, keep: set[int]) -> list[int]:
     if not root.is_dir():
         return removed
     for folder in sorted(root.iterdir()):
+        if not folder.stem.isdecimal():
+            continue  # not ours
         if folder.suffix == ".tmp" or int(folder.stem) not in keep:
             shutil.rmtree(folder)
             if folder.suffix != ".tmp":
                 removed.append(int(folder.stem))
     return removed
+
+
+def remove_checkpoint(root: Path, version: int) -> None:
+    """Delete one version's folder, if it is there."""
+    shutil.rmtree(checkpoint_path(root, version), ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -162,12 +162,12 @@ class LearnerProgram:
                 await self._stop.wait()
                 work.cancel()
                 housekeeping.cancel()
-            if not self._finished:
-                await publication.checkpoint_now(training.update)
-                log.info("stopped at update %d; checkpoint %d", training.update, publication.last_checkpoint)
-            return not self._failed
         finally:
             await runner.cleanup()
+        if not self._finished:
+            await training.checkpoint_now()
+            log.info("stopped at update %d; checkpoint %d", training.update, publication.last_checkpoint)
+        return not self._failed
 
     async def _train(
         self,
@@ -180,13 +180,14 @@ class LearnerProgram:
     ) -> None:
         try:
             await training.run()
-            await _until_announced(ledger, changed)
+            await _until_announced(ledger, training, changed)
             await self._say_goodbye(ledger, changed)
             model_folder = self._arguments.directory / "model"
             await trainer(Trainer.export_model, model_folder)
             board.end("Complete", f"trained {training.update} updates")
-        except (LearnerError, LedgerError, OSError) as error:
-            log.error("the job failed: %s", error)
+        except Exception as error:
+            known = isinstance(error, LearnerError | LedgerError | OSError)
+            log.error("the job failed: %s", error, exc_info=not known)
             good = publication.last_checkpoint
             self._failed = f"{error}. Last good checkpoint: {good if good >= 0 else 'none'}"
             board.end("Failed", self._failed)
@@ -209,9 +210,12 @@ class LearnerProgram:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
 
 
-async def _until_announced(ledger: OwnThread[Ledger], changed: Notice) -> None:
-    while (await ledger(Ledger.view)).unannounced:
+async def _until_announced(ledger: OwnThread[Ledger], training: Training, changed: Notice) -> None:
+    """Wait for the last version's sync; a failure of it is the job's."""
+    while (await ledger(Ledger.view)).unannounced and training.failure is None:
         await changed.wait(changed.tick, 0.5)
+    if training.failure is not None:
+        raise training.failure
 
 
 async def _history(ledger: OwnThread[Ledger]) -> list[UpdateMetrics]:

@@ -4,6 +4,7 @@ weights file (renamed) → checkpoint files (renamed) → one ledger transaction
 deleted at the next start; a row not yet announced is announced again.
 """
 
+import asyncio
 import logging
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from asyncppo_runtime.learner.checkpoints import (
     Checkpoint,
     checkpoint_path,
     read_checkpoint,
+    remove_checkpoint,
     remove_checkpoints,
     write_checkpoint,
 )
@@ -119,10 +121,10 @@ class Publication:
         rows = [row for row in await self._ledger(Ledger.checkpoints) if not row.abandoned]
         for row in rows[: -self._spec.checkpoint.keep]:
             await self._ledger(Ledger.drop_checkpoint, row.version, time.monotonic())
-        kept = {row.version for row in rows[-self._spec.checkpoint.keep :]}
-        remove_checkpoints(self._checkpoints, kept)
+        for row in rows[: -self._spec.checkpoint.keep]:
+            await asyncio.to_thread(remove_checkpoint, self._checkpoints, row.version)
         needed = await self._ledger(Ledger.needed_versions)
-        self._store.retain(needed)
+        await asyncio.to_thread(self._store.retain, needed | {self.version, self.version + 1})  # one may be under way
         await self._trainer(Trainer.retire, needed)
         await self._ledger(Ledger.prune, time.monotonic())
 
@@ -138,7 +140,7 @@ class Publication:
         checkpoint: bool,
     ) -> VersionRecord:
         exported = await self._trainer(Trainer.export_version)
-        stored = self._store.publish(version, exported.published)
+        stored = await asyncio.to_thread(self._store.publish, version, exported.published)
         record = VersionRecord(
             version=version,
             parent=parent,
@@ -170,7 +172,8 @@ class Publication:
         return record
 
     async def _write_checkpoint(self, version: int, update: int) -> None:
-        write_checkpoint(self._checkpoints, await self._trainer(Trainer.checkpoint, version, update, self._fingerprint))
+        checkpoint = await self._trainer(Trainer.checkpoint, version, update, self._fingerprint)
+        await asyncio.to_thread(write_checkpoint, self._checkpoints, checkpoint)
 
     def _relative(self, version: int) -> str:
         return f"checkpoints/{checkpoint_path(self._checkpoints, version).name}"

@@ -4,6 +4,7 @@ The ledger arbitrates (epochs, seals), `training` does the work (score, step, pu
 their refusals into answers a coordinator understands. Sent again with the same epoch, every call answers the same.
 """
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ from asyncppo.errors import RefusedError
 from asyncppo.sync.columns import Column, SealRule
 from asyncppo.wire.membership import MemberState
 from asyncppo.wire.syncing import Begin, Finish, Seal, SyncCall, SyncView
-from asyncppo_runtime.learner.errors import GuardError
+from asyncppo_runtime.learner.errors import GuardError, LearnerError
 from asyncppo_runtime.learner.notice import Notice
 from asyncppo_runtime.learner.threads import OwnThread
 from asyncppo_runtime.learner.training import Training
@@ -20,6 +21,8 @@ from asyncppo_runtime.ledger.ledger import Ledger
 from asyncppo_runtime.ledger.records import LedgerView
 
 STEP_WAIT_SECONDS = 20.0
+
+log = logging.getLogger(__name__)
 
 
 class Synchronization:
@@ -67,7 +70,11 @@ class Synchronization:
         """
         view = await self._held(call)
         if not view.sealed:
-            await self._training.score_unscored()
+            try:
+                await self._training.score_unscored()
+            except Exception as error:
+                log.exception("scoring failed")
+                self._training.fail(LearnerError(f"scoring failed: {error!r}"))
             gaps = await self._ledger(Ledger.manifest_gaps, call.manifests)
             missing = [*gaps.unrecorded, *gaps.unscored, *gaps.conflicting]
             if self._training.failure is not None:
@@ -121,6 +128,8 @@ class Synchronization:
             for name in call.fenced:
                 await self._ledger(Ledger.fence, name, "no answer in an unsealed epoch", time.monotonic())
             return await self._arbitrate(Ledger.roll_back, call.epoch, time.monotonic())
+        if self._training.failure is not None and call.bad_publication:
+            return await self._look()  # not announced: the version before it serves on
         answer = await self._arbitrate(
             Ledger.finish, call.epoch, call.coordinator, call.loaded, call.fenced, call.seconds, time.monotonic()
         )

@@ -25,11 +25,9 @@ from asyncppo_runtime.learner.selection import GroupState, Selection, select_bat
 from asyncppo_runtime.learner.stopwatch import Stopwatch
 from asyncppo_runtime.learner.threads import OwnThread
 from asyncppo_runtime.learner.trainer import Trainer
-from asyncppo_runtime.ledger.errors import LedgerError
 from asyncppo_runtime.ledger.ledger import Ledger
 from asyncppo_runtime.ledger.records import ScoreItem
 from asyncppo_runtime.old_logprobs.interface import Timing
-from asyncppo_runtime.weights.errors import WeightsError
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +107,8 @@ class Training:
                 break
             with self._stopwatch.during("Training"):
                 metrics = await self._accumulate(selection)
+            if metrics is None:
+                continue
             if self._scores_at_arrival:
                 with self._stopwatch.during("Scoring"):
                     await self.score_unscored()
@@ -151,12 +151,13 @@ class Training:
             live.append(GroupState(group.group_id, False, min(known, default=self._publication.version)))
         return live
 
-    async def _accumulate(self, selection: Selection) -> UpdateMetrics:
+    async def _accumulate(self, selection: Selection) -> UpdateMetrics | None:
+        """The gradient; None when scoring took something out of the batch, so that another has to be chosen."""
         if self._timing is not Timing.AT_STEP:
             async with self._trainer_lock:
                 items = await self._ledger(Ledger.score_items, selection.batch)
-                if items:
-                    await self._score(items)
+                if items and not await self._score(items):
+                    return None
         groups = await self._ledger(Ledger.load_groups, selection.batch)
         accumulated = await self._trainer(Trainer.accumulate, groups, self.update, self._publication.version)
         if accumulated.scores:
@@ -166,7 +167,7 @@ class Training:
     # --- scoring ----------------------------------------------------------------------------------------------------------
     async def score_unscored(self) -> None:
         """Score every recorded, unscored segment: of the resident version, and (Overlapped) of the frozen one before it."""
-        while await self._score_some():
+        while self.failure is None and await self._score_some():
             pass
 
     async def _score_some(self) -> bool:
@@ -186,8 +187,9 @@ class Training:
                 return
             await self._score(older)
 
-    async def _score(self, items: list[ScoreItem]) -> None:
-        """One pass over `items`; each ends scored or discarded. The caller holds the trainer's lock."""
+    async def _score(self, items: list[ScoreItem]) -> bool:
+        """One pass over `items`; each ends scored or discarded, or the job fails. True when all are scored. The caller holds the
+        trainer's lock."""
         records = {version: await self._ledger(Ledger.version, version) for version in {i.version for i in items}}
         outcome = await self._trainer(Trainer.score, items, records)
         if outcome.scores:
@@ -200,6 +202,7 @@ class Training:
             await self._ledger(Ledger.discard_segments, keys, reason, time.monotonic())
         if outcome.unavailable:
             self.fail(OldLogitsError(outcome.unavailable))
+        return not outcome.discarded and not outcome.unavailable
 
     async def _fence_sender(self, lease_id: int) -> None:
         sender = await self._ledger(Ledger.trajectory, lease_id)
@@ -227,6 +230,10 @@ class Training:
                 outcome = await self._trainer(Trainer.step, self.update, {item.version for item in oldest})
             except LearnerError as error:
                 raise self._failed(error) from error
+            except Exception as error:
+                # Whatever it was, the parameters may have moved: a second try would not be this step.
+                log.exception("the step of update %d failed", self.update + 1)
+                raise self._failed(LearnerError(f"the step of update {self.update + 1} failed: {error!r}")) from error
             pending.metrics = msgspec.structs.replace(
                 pending.metrics, gradient_norm=outcome.gradient_norm, learning_rate=outcome.learning_rate
             )
@@ -248,7 +255,8 @@ class Training:
             )
             try:
                 record = await self._publication.publish_step(self.update + 1, pending.groups, metrics)
-            except (WeightsError, LedgerError, OSError) as error:
+            except Exception as error:
+                log.exception("version %d was not published", metrics.version)
                 raise self._failed(GuardError(f"version {metrics.version} was not published: {error}")) from error
             self._seconds_before = seconds
             self.update += 1
@@ -259,6 +267,12 @@ class Training:
                 file.write(msgspec.json.encode(metrics) + b"\n")
             log.info("update %d: version %d, reward %.3f", self.update, record.version, metrics.reward)
         self._changed.ring()
+
+    async def checkpoint_now(self) -> None:
+        """A clean stop: a checkpoint of the resident version, unless a step has moved the parameters past it already."""
+        async with self._trainer_lock:
+            if self._pending is None or not self._pending.stepped:
+                await self._publication.checkpoint_now(self.update)
 
     async def announced(self) -> None:
         """A sync is finished: what only older versions needed may go."""

@@ -15,15 +15,25 @@ from asyncppo_runtime.ledger.records import LeaseState, LedgerSettings, Reason
 
 
 class LeaseClock:
-    """When each lease was last heard of. In memory only: the clock starts anew at every opening and after every sync, which
-    is what "stopped meanwhile" asks for, and heartbeats need not be written."""
+    """When each lease was last heard of; it stands still while an epoch is open. In memory only: it starts anew at every opening,
+    and heartbeats need not be written."""
 
     def __init__(self) -> None:
         self._heard: dict[int, float] = {}
+        self._stopped: float | None = None
 
-    def restart(self) -> None:
-        """Every lease is as good as new."""
-        self._heard.clear()
+    def stop(self, now: float) -> None:
+        """An epoch has begun. A second stop changes nothing."""
+        if self._stopped is None:
+            self._stopped = now
+
+    def go_on(self, now: float) -> None:
+        """It is over: what was silent before it has been silent no longer than before it (and is no younger: a dead holder's leases
+        would live for ever among frequent syncs)."""
+        if self._stopped is not None:
+            stood = max(0.0, now - self._stopped)
+            self._heard = {lease: min(now, heard + stood) for lease, heard in self._heard.items()}
+            self._stopped = None
 
     def renew(self, lease_ids: Collection[int], now: float) -> None:
         """Heard of now."""

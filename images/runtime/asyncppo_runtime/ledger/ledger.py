@@ -63,14 +63,16 @@ class Ledger(LedgerReader):
         coordinator. Refused: EpochTaken."""
         with self._db.transaction():
             epochs.begin(self._db, coordinator, expected_epoch, now)
-            return epochs.view(self._db)
+            view = epochs.view(self._db)
+        self._clock.stop(now)
+        return view
 
     def roll_back(self, epoch: int, now: float) -> LedgerView:
         """End an open unsealed epoch without its coordinator (a pause's TTL has run out). Refused: EpochTaken, Sealed."""
         with self._db.transaction():
             epochs.roll_back(self._db, epoch, now)
             view = epochs.view(self._db)
-        self._clock.restart()
+        self._clock.go_on(now)
         return view
 
     def seal(
@@ -99,12 +101,12 @@ class Ledger(LedgerReader):
         seconds: dict[str, float],
         now: float,
     ) -> LedgerView:
-        """Every member left is on the target or fenced. Restarts lease clocks. Refused: EpochTaken, NotSealed, NotStepped,
+        """Every member left is on the target or fenced. Lease clocks go on. Refused: EpochTaken, NotSealed, NotStepped,
         MembersMissing."""
         with self._db.transaction():
             epochs.finish(self._db, epoch, coordinator, loaded, fenced, seconds, now)
             view = epochs.view(self._db)
-        self._clock.restart()
+        self._clock.go_on(now)
         return view
 
     # --- members ----------------------------------------------------------------------------------------------------------

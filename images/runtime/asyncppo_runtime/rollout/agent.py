@@ -121,7 +121,7 @@ class Agent:
                 raise _EndedError("done")
             if episode.turns >= settings.max_turns:
                 raise _EndedError("max_turns")
-            observed = turn.observation
+            observed = _checked(turn.observation, Observation)
             self._heard(episode, self._encoded(lambda o: self._tokenizer.following(o, turn_ids), observed))  # noqa: B023
 
     async def _said(self, episode: Episode) -> list[int]:
@@ -195,6 +195,13 @@ class Agent:
             return encode(observation)
         except EncodingError as error:
             raise _EndedError("environment_error", _told(error)) from error
+        except (
+            TypeError,
+            ValueError,
+            AttributeError,
+            KeyError,
+        ) as error:  # an observation whose fields are not what they say
+            raise _EndedError("environment_error", _told(error)) from error
 
     async def _closed(self, environment: Environment) -> None:
         try:
@@ -224,4 +231,6 @@ def _finite(reward: object) -> float:
 
 
 def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS]
+    """Its text, safe to send: a file name in it may hold bytes that are no UTF-8."""
+    text = f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS]
+    return text.encode("utf-8", "backslashreplace").decode()
