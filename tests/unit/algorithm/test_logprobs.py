@@ -167,6 +167,15 @@ def test_only_the_masked_positions_are_computed_and_get_gradient():
     torch.testing.assert_close(from_part, from_whole, rtol=1e-9, atol=1e-12)
 
 
+def test_a_mask_that_reaches_into_the_padding_is_cut():
+    model = tiny_model()
+    out = forward_logprobs(
+        model, torch.ones(1, 6, dtype=torch.int64), torch.tensor([4]), mask=torch.ones(1, 6, dtype=torch.bool)
+    )
+    assert (out.logprobs[0, 1:4] != 0).all()
+    assert out.logprobs[0, 4:].abs().sum() == 0
+
+
 def test_bfloat16_model_gives_float32_log_probs():
     out = forward_logprobs(tiny_model(dtype=torch.bfloat16), torch.ones(1, 4, dtype=torch.int64), torch.tensor([4]))
     assert out.logprobs.dtype == torch.float32

@@ -91,6 +91,7 @@ def test_figures_against_plain_definitions():
     assert figures.out_of_range_fraction == pytest.approx(((s.exp() > 1.2) | (s.exp() < 0.8)).double().mean().item())
     assert figures.mask_fraction == pytest.approx(masked.double().mean().item())
     assert figures.mask_fractions["high"] == pytest.approx((masked & (d > 0)).double().mean().item())
+    assert figures.mask_fractions["low"] == pytest.approx((masked & (d < 0)).double().mean().item())
     assert figures.mask_fractions["capped"] == pytest.approx((~masked & (d.exp() > 1.1)).double().mean().item())
     clipped = high | low | dual
     assert figures.quadrants == {
