@@ -60,7 +60,10 @@ class UnavailableError(ApiError):
 
 
 def api_error(status: int, message: str) -> ApiError:
-    """The error class of an HTTP status; 0 means no answer came. Servers of version 1.20 answer 500 to an apply that their schema refuses."""
+    """The error class of an HTTP status; 0 means no answer came.
+
+    Servers of version 1.20 answer 500 to an apply that their schema refuses.
+    """
     if status == 500 and "typed patch object" in message:
         return InvalidError(message, status)
     if status in (401, 403):

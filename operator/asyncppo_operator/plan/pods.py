@@ -11,6 +11,7 @@ from typing import Any
 
 from asyncppo.api.job import AsyncPPOJob
 from asyncppo.api.roles import RoleSpec
+from asyncppo.errors import UserError
 from asyncppo_operator import names
 from asyncppo_operator.names import Role
 from asyncppo_operator.plan.overlay import merge
@@ -49,18 +50,26 @@ def pod_template(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
     name = job.metadata.name
     rendered = {"metadata": {"labels": names.labels(name, role)}, "spec": _pod_spec(job, role, settings)}
     merged = merge(rendered, role_spec(job, role).template)
-    metadata = dict(merged.get("metadata") or {})
+    metadata = _object(merged, "metadata")
     # after the overlay: what selects and tells pods apart is not the user's to change
     metadata["labels"] = {
-        **(metadata.get("labels") or {}),
+        **_object(metadata, "labels", "metadata."),
         **names.labels(name, role),
         names.LABEL_UID: job.metadata.uid,
     }
     metadata["annotations"] = {
-        **(metadata.get("annotations") or {}),
+        **_object(metadata, "annotations", "metadata."),
         names.ANNOTATION_TEMPLATE: template_hash(job, role),
     }
-    return {**merged, "metadata": metadata, "spec": _with_quantities_as_text(merged["spec"])}
+    return {**merged, "metadata": metadata, "spec": _with_quantities_as_text(_object(merged, "spec"))}
+
+
+def _object(parent: Mapping[str, Any], key: str, path: str = "") -> Object:
+    """The object at a key; empty when there is none. UserError for something else."""
+    value = parent.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise UserError(f"template.{path}{key}: must be an object as in a PodTemplateSpec")
+    return dict(value)
 
 
 def _pod_spec(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
@@ -149,13 +158,13 @@ def _with_quantities_as_text(spec: Object) -> Object:
 
 
 def _container_with_text(container: Object) -> Object:
-    resources = container.get("resources")
+    resources = container.get("resources") if isinstance(container, Mapping) else None
     if not isinstance(resources, Mapping):
         return container
-    told = {
-        key: {name: str(value) for name, value in amounts.items()} if key in ("requests", "limits") and isinstance(amounts, Mapping) else amounts
-        for key, amounts in resources.items()
-    }  # fmt: skip
+    told = dict(resources)
+    for key in ("requests", "limits"):
+        if isinstance(told.get(key), Mapping):
+            told[key] = {name: str(amount) for name, amount in told[key].items()}
     return {**container, "resources": told}
 
 
