@@ -1,5 +1,6 @@
 """Two thousand generated specs: each is accepted and planned, or refused with words; none raises anything else."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -33,6 +34,15 @@ JUNK = st.recursive(
 )
 
 
+def leaves(node: Schema, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Schema]]:
+    """Every field below `node` that has no fields of its own."""
+    for name, child in node["properties"].items():
+        if "properties" in child:
+            yield from leaves(child, (*path, name))
+        else:
+            yield (*path, name), child
+
+
 def values(node: Schema) -> st.SearchStrategy[Any]:
     """Values of a field: mostly such as its schema allows, now and then anything."""
     if "enum" in node:
@@ -47,26 +57,30 @@ def values(node: Schema) -> st.SearchStrategy[Any]:
         good = st.floats(least, float(node.get("maximum", least + 10.0)), allow_nan=False)
     elif node.get("type") == "string":
         good = st.sampled_from(["module:Class", "some/model", "standard"])
-    elif "properties" in node:
-        return objects(node)
     else:
         good = JUNK
     return st.one_of(good, good, good, good, good, good, JUNK)
 
 
-def objects(node: Schema) -> st.SearchStrategy[Any]:
-    """Objects with some of the node's fields."""
-    fields = {name: values(child) for name, child in node["properties"].items()}
-    required = {name: fields.pop(name) for name in node.get("required", ())}
-    return st.fixed_dictionaries(required, optional=fields)
+LEAVES = list(leaves(spec_schema()))
+EDITS = st.lists(st.sampled_from(LEAVES).flatmap(lambda leaf: st.tuples(st.just(leaf[0]), values(leaf[1]))), max_size=3)
+
+
+def edited(edits: list[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
+    """The smallest job with these fields set."""
+    raw = raw_job()
+    for path, value in edits:
+        node = raw["spec"]
+        for name in path[:-1]:
+            node = node.setdefault(name, {})
+        node[path[-1]] = value
+    return raw
 
 
 @settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(objects(spec_schema()), st.sampled_from([Target.RUN, Target.IDLE, Target.GONE]))
-def test_no_spec_raises(spec: dict[str, Any], target: Target) -> None:
-    raw = raw_job()
-    raw["spec"] |= spec
-    judged = accept(raw, None, SETTINGS)
+@given(EDITS, st.sampled_from([Target.RUN, Target.IDLE, Target.GONE]))
+def test_no_spec_raises(edits: list[tuple[tuple[str, ...], Any]], target: Target) -> None:
+    judged = accept(edited(edits), None, SETTINGS)
     assert judged.message
     if judged.job is None:
         assert judged.reason == "InvalidSpec"
