@@ -141,7 +141,7 @@ def _figures(seen: Situation, learner: LearnerStatus) -> Status:
             "exactCoverage": _short(old.exact_coverage),
             "violations": old.violations,
             "fallbacks": old.fallbacks,
-            "summary": f"{old.exact_coverage:.4g}" if old.exact else "No",
+            "summary": _exactness(learner),
         },
         "discrepancy": {
             "k3": _short(learner.discrepancy.k3),
@@ -175,6 +175,13 @@ def _figures(seen: Situation, learner: LearnerStatus) -> Status:
     if learner.last_good_checkpoint:
         figures["progress"]["lastCheckpoint"] = learner.last_good_checkpoint
     return figures
+
+
+def _exactness(learner: LearnerStatus) -> str:
+    """A column: the share of tokens that are exact, No for a strategy that is not, a dash before the first token."""
+    if not learner.old_logits.exact:
+        return "No"
+    return f"{learner.old_logits.exact_coverage:.4g}" if learner.staleness.histogram else "-"
 
 
 def _short(value: float) -> float:
