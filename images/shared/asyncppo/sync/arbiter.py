@@ -113,11 +113,13 @@ def seal(books: Books, call: Seal, rules: Rules = RULES) -> Books:
     if absent:
         raise _refused(Reason.MEMBERS_MISSING, f"the seal does not say what became of {', '.join(sorted(absent))}")
     if books.rule is not SealRule.NONE:
-        told = {(manifest.member, manifest.incarnation) for manifest in call.manifests}
-        silent = [name for name, number in books.frozen if name in call.members and (name, number) not in told]
+        # What anyone else may tell (a member that joined meanwhile, one fenced by this very seal) is not asked for.
+        staying = {(name, number) for name, number in books.frozen if name not in call.fenced}
+        manifests = [each for each in call.manifests if (each.member, each.incarnation) in staying]
+        silent = staying - {(each.member, each.incarnation) for each in manifests if each.version == call.version}
         if silent:
-            raise _refused(Reason.MANIFEST_MISSING, f"no manifest of {', '.join(silent)}")
-        missing = rules.missing(books, call.manifests)
+            raise _refused(Reason.MANIFEST_MISSING, f"no manifest of {', '.join(sorted(name for name, _ in silent))}")
+        missing = rules.missing(books, manifests)
         if missing:
             raise incomplete(missing)
     if books.rule is SealRule.SCORED:
