@@ -28,8 +28,10 @@ NOT_HERE := not vllm and not cluster and not faults
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint drift unit bench generate clean
 
+include vllm.mk
+
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 16
 
 setup:  ## .venv with the `asyncppo` command, for training on this machine
 	@if [ "$$(cat $(STAMP) 2>/dev/null)" != '$(SETTINGS)' ]; then \

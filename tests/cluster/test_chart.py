@@ -88,6 +88,7 @@ def test_the_configuration_is_one_the_operator_reads(tmp_path: Path) -> None:
     assert settings.timing.poll_seconds == 2
     assert settings.images.learner == "asyncppo/learner:7"
     assert settings.images.rollout == "asyncppo/rollout:0.1.0"
+    assert settings.images.rollout_vllm == "asyncppo/rollout-vllm:0.1.0"
     assert (settings.namespace, settings.workers, settings.lease.name) == ("system", 3, "test-asyncppo")
     pods = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
     assert settings.network_policy.operator_labels.items() <= pods.items()

@@ -74,7 +74,7 @@ def _pinned(job: AsyncPPOJob, before: AsyncPPOJob | None, settings: Settings) ->
     for role, key in ROLE_KEYS.items():
         if role_spec(job, role).image is None:
             kept = None if before is None else role_spec(before, role).image
-            spec[key]["image"] = kept or default_image(settings, role)
+            spec[key]["image"] = kept or default_image(job, role, settings)
     return _with_spec(job, spec)
 
 

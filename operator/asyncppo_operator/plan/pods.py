@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from asyncppo.api.job import AsyncPPOJob
-from asyncppo.api.roles import RoleSpec
+from asyncppo.api.roles import EngineType, RoleSpec
 from asyncppo.errors import UserError
 from asyncppo_operator import names
 from asyncppo_operator.names import Role
@@ -116,7 +116,7 @@ def _container(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
     spec = role_spec(job, role)
     container: Object = {
         "name": role.value,
-        "image": spec.image or default_image(settings, role),
+        "image": spec.image or default_image(job, role, settings),
         "imagePullPolicy": settings.images.pull_policy,
         "command": ["python", "-m", MODULES[role]],
         "args": _arguments(job, role, settings),
@@ -168,10 +168,11 @@ def _container_with_text(container: Object) -> Object:
     return {**container, "resources": told}
 
 
-def default_image(settings: Settings, role: Role) -> str:
-    """The image of a role whose spec names none."""
+def default_image(job: AsyncPPOJob, role: Role, settings: Settings) -> str:
+    """The image of a role whose spec names none; a rollout's holds the engine that the job samples with."""
     images = settings.images
-    return {Role.LEARNER: images.learner, Role.ROLLOUT: images.rollout, Role.OLD_LOGIT: images.old_logit}[role]
+    rollout = {EngineType.TORCH: images.rollout, EngineType.VLLM: images.rollout_vllm}[job.spec.rollout.engine.type]
+    return {Role.LEARNER: images.learner, Role.ROLLOUT: rollout, Role.OLD_LOGIT: images.old_logit}[role]
 
 
 def _arguments(job: AsyncPPOJob, role: Role, settings: Settings) -> list[str]:

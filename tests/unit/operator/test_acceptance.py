@@ -26,6 +26,13 @@ def test_a_valid_new_job_runs_with_its_images_written_out() -> None:
     assert made.job.spec.rollout.image == SETTINGS.images.rollout
 
 
+def test_a_job_on_vllm_gets_the_image_that_holds_it() -> None:
+    named = {"image": "mine:1", "engine": {"type": "VLLM"}}
+    assert accepted(rollout={"engine": {"type": "VLLM"}}).spec.rollout.image == SETTINGS.images.rollout_vllm
+    assert accepted(rollout=named).spec.rollout.image == "mine:1"
+    assert accepted(rollout={"engine": {"type": "VLLM"}}).spec.learner.image == SETTINGS.images.learner
+
+
 def test_an_upgrade_of_the_operator_leaves_images_of_running_jobs_alone() -> None:
     before = accepted()
     newer = Settings(images=Images(learner="learner:9", rollout="rollout:9"))
