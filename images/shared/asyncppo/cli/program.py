@@ -18,7 +18,12 @@ from importlib.metadata import version
 from asyncppo.cli.exit_codes import ExitCode
 from asyncppo.errors import AsyncPPOError, UserError
 
-COMMANDS: tuple[str, ...] = ("asyncppo.cli.validate", "asyncppo.cli.run", "asyncppo.cli.show")
+COMMANDS: tuple[str, ...] = (
+    "asyncppo.cli.validate",
+    "asyncppo.cli.run",
+    "asyncppo.cli.show",
+    "asyncppo.cli.compare",
+)
 """The modules of the commands, in the order of the help page: adding a command is one line here."""
 
 

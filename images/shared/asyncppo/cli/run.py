@@ -34,7 +34,7 @@ def register(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the job to its end. Raises UserError when it cannot be started."""
-    _require_extras()
+    require_extras("run")
     from rich.console import Console
 
     from asyncppo.local.coordination import coordinate
@@ -81,12 +81,12 @@ def _again(arguments: argparse.Namespace) -> str:
     return shlex.join([*words, "--resume"])
 
 
-def _require_extras() -> None:
-    """Training here needs more than the base package; say so before anything else."""
+def require_extras(command: str) -> None:
+    """Training here needs more than the base package; say so before anything else. Raises UserError."""
     from importlib.util import find_spec
 
     missing = [name for name in ("rich", "matplotlib", "torch", "transformers") if find_spec(name) is None]
     if missing:
         raise UserError(
-            f"`asyncppo run` needs {', '.join(missing)}; install them with `pip install 'asyncppo[runtime,local]'`"
+            f"`asyncppo {command}` needs {', '.join(missing)}; install them with `pip install 'asyncppo[runtime,local]'`"
         )

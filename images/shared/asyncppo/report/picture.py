@@ -11,10 +11,9 @@ from typing import Any
 
 from asyncppo.report.history import running_mean
 from asyncppo.report.measures import Summary, UpdateMetrics
+from asyncppo.report.panels import BLUE, GREEN, INK, MUTED, ORANGE, PALE, SPARE, style
 from asyncppo.report.wording import duration, percent, scientific, superscript
 
-INK, MUTED, GRID, PALE = "#1f2933", "#6b7785", "#e4e8ec", "#eef1f4"
-BLUE, ORANGE, GREEN = "#2563a8", "#d9822b", "#2e8b57"
 COLORS = {
     "Training": BLUE,
     "sampling": BLUE,
@@ -29,7 +28,6 @@ COLORS = {
 }
 """Activities in the order they are drawn; the same colour means the same kind of thing in every role."""
 FLOAT32, NOISE_LEVEL = 2.0**-23, 2e-6
-SPARE = ("#c9a227", "#a05a5a", "#7f8fa6", "#4c6b8a")
 LABELS = {"Batch": "waiting for a batch", "Straggler": "waiting for a straggler", "Nothing": "idle"}
 
 
@@ -70,18 +68,6 @@ def _heading(figure: Any, summary: Summary) -> None:
     figure.text(0.075, 0.92, "  ·  ".join(facts), fontsize=10.5, color=MUTED, va="center")
 
 
-def _style(panel: Any, title: str, x: str = "", y: str = "") -> None:
-    panel.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK, pad=12)
-    panel.set_xlabel(x, fontsize=9.5, color=MUTED)
-    panel.set_ylabel(y, fontsize=9.5, color=MUTED)
-    panel.tick_params(labelsize=9, colors=MUTED, length=0)
-    panel.grid(axis="y", color=GRID, linewidth=0.8)
-    panel.set_axisbelow(True)
-    for side in ("top", "right", "left"):
-        panel.spines[side].set_visible(False)
-    panel.spines["bottom"].set_color("#b8c0c8")
-
-
 def _note(panel: Any, words: str) -> None:
     panel.set_title(words, loc="right", fontsize=10, color=INK, pad=12)
 
@@ -93,7 +79,7 @@ def _nothing(panel: Any, words: str) -> None:
 
 
 def _reward(panel: Any, summary: Summary, updates: Sequence[UpdateMetrics], reference: Reference | None) -> None:
-    _style(panel, "Reward", "update", "mean reward of a batch")
+    style(panel, "Reward", "update", "mean reward of a batch")
     if not updates:
         return _nothing(panel, "no update was trained")
     x = [update.update for update in updates]
@@ -122,7 +108,7 @@ def _reward(panel: Any, summary: Summary, updates: Sequence[UpdateMetrics], refe
 
 
 def _staleness(panel: Any, summary: Summary) -> None:
-    _style(panel, "Staleness of trained tokens", "versions behind when trained", "share of tokens")
+    style(panel, "Staleness of trained tokens", "versions behind when trained", "share of tokens")
     histogram = summary.staleness.histogram
     total = sum(histogram.values())
     if not total:
@@ -158,7 +144,7 @@ def _discrepancy(panel: Any, summary: Summary) -> None:
     # The scale goes into the label: values near 1e-7 would else be ticks of ten characters.
     exponent = math.floor(math.log10(max([*(mean for _, mean in points.values()), FLOAT32])))
     unit = "nats" if exponent >= -2 else f"10{superscript(exponent)} nats"
-    _style(panel, "Discrepancy against staleness", "versions behind when trained", f"mean |old − behavior| ({unit})")
+    style(panel, "Discrepancy against staleness", "versions behind when trained", f"mean |old − behavior| ({unit})")
     if not weight:
         return _nothing(panel, "no discrepancy was measured")
     x = sorted(points)
@@ -203,7 +189,7 @@ def _discrepancy(panel: Any, summary: Summary) -> None:
 
 
 def _time(panel: Any, time: Mapping[str, Mapping[str, float]]) -> None:
-    _style(panel, "Where the time went")
+    style(panel, "Where the time went")
     roles = [(role, spent) for role, spent in time.items() if sum(spent.values()) > 0]
     if not roles:
         return _nothing(panel, "no role told its times")
