@@ -33,6 +33,7 @@ EXACT = {
     "Overlapped": {"strategy": "Interruption", "scoring": "Overlapped"},
     "SnapshotDisk": {"strategy": "Snapshot", "snapshot": {"medium": "Disk"}},
     "SnapshotMemory": {"strategy": "Snapshot", "snapshot": {"medium": "Memory"}},
+    "Dedicated": {"strategy": "Dedicated"},
 }
 INEXACT = {name: {"strategy": name} for name in ("EWMA", "LogLinear", "Linear", "Recompute", "Rollout")}
 
@@ -41,6 +42,8 @@ INEXACT = {name: {"strategy": name} for name in ("EWMA", "LogLinear", "Linear", 
 def test_a_small_job_trains(name: str, tmp_path: Path) -> None:
     job = copy.deepcopy(JOB)
     job["spec"]["oldLogits"] = (EXACT | INEXACT)[name]
+    if name == "Dedicated":
+        job["spec"]["oldLogit"] = {"replicas": 2}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     code = "import sys; from asyncppo.cli import main; sys.exit(main())"
     ended = subprocess.run(

@@ -17,6 +17,7 @@ from asyncppo_runtime.ledger.ledger import Ledger
 
 LEASE_TTL_SECONDS = 60.0
 RETRY_SECONDS = 0.05
+BEHIND_RETRY_SECONDS = 0.5
 STALLED_AFTER_SECONDS = 30.0
 
 
@@ -24,7 +25,7 @@ class Experience:
     """Grants leases within the admission capacity and takes what comes of them.
 
     resident: version of the learner's parameters. updates_left: optimizer steps still to take. wanted_since: when the pending step
-    began to wait for a sync (None: it does not). finished: whether the job is over.
+    began to wait for a sync (None: it does not). finished: whether the job is over. scoring_behind: whether old-logit workers lag too far.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Experience:
         updates_left: Callable[[], int],
         wanted_since: Callable[[], float | None],
         finished: Callable[[], bool],
+        scoring_behind: Callable[[], bool],
     ) -> None:
         self._spec = spec
         self._ledger = ledger
@@ -44,11 +46,14 @@ class Experience:
         self._updates_left = updates_left
         self._wanted_since = wanted_since
         self._finished = finished
+        self._scoring_behind = scoring_behind
 
     async def lease(self, request: LeaseRequest) -> LeaseReply:
         """Up to `count` leases, or none and the reason. RefusedError 409 for a sender that is no member."""
         if self._finished():
             return LeaseReply([], "Finished", 1.0)
+        if self._scoring_behind():
+            return LeaseReply([], "ScoringBehind", BEHIND_RETRY_SECONDS)
         algorithm, staleness = self._spec.algorithm, self._spec.staleness
         allowed = live_groups_allowed(
             algorithm.batch_groups,

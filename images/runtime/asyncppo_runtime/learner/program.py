@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from asyncppo.api.correction import OnUnavailable
 from asyncppo.api.job import AsyncPPOJob
 from asyncppo.api.manifest import job_fingerprint
 from asyncppo.api.training import Overlong
@@ -24,6 +25,7 @@ from asyncppo_runtime.learner.membership import Membership
 from asyncppo_runtime.learner.notice import Notice
 from asyncppo_runtime.learner.progress import Progress
 from asyncppo_runtime.learner.publication import Publication
+from asyncppo_runtime.learner.scoring_desk import ScoringDesk
 from asyncppo_runtime.learner.service import learner_application
 from asyncppo_runtime.learner.stopwatch import Stopwatch
 from asyncppo_runtime.learner.synchronization import Synchronization
@@ -33,12 +35,15 @@ from asyncppo_runtime.learner.training import Training
 from asyncppo_runtime.ledger.errors import LedgerError
 from asyncppo_runtime.ledger.ledger import Ledger
 from asyncppo_runtime.ledger.records import LedgerSettings
+from asyncppo_runtime.old_logprobs.interface import Timing
 from asyncppo_runtime.old_logprobs.registry import STRATEGIES
 from asyncppo_runtime.weights.serve import weights_handler
 from asyncppo_runtime.weights.store import WeightStore
 
 log = logging.getLogger(__name__)
 
+SNAPSHOTS = "snapshots"
+"""Where kept versions' train-side weights are, below the learner's directory."""
 HOUSEKEEPING_SECONDS = 1.0
 FAREWELL_SECONDS = 10.0
 
@@ -82,10 +87,11 @@ class LearnerProgram:
             seal_rule=column_of(job.spec.old_logits.strategy, job.spec.old_logits.scoring).rule,
             exact=job.spec.old_logits.strategy.exact,
             discard_overlong=job.spec.sampling.overlong is Overlong.DISCARD,
+            fallback=job.spec.old_logits.on_unavailable is OnUnavailable.FALLBACK,
         )
         ledger = OwnThread("ledger", lambda: Ledger.open(directory / "ledger.db", settings, time.monotonic()))
         try:
-            trainer = OwnThread("trainer", lambda: Trainer(job.spec, directory / "snapshots"))
+            trainer = OwnThread("trainer", lambda: Trainer(job.spec, directory / SNAPSHOTS))
             try:
                 return await self._serve(fingerprint, ledger, trainer)
             finally:
@@ -123,6 +129,9 @@ class LearnerProgram:
             lambda: (self._finished, self._failed),
         )
         membership = Membership(ledger, changed, lambda: self._finished, synchronization.close_abandoned)
+        if training.timing is Timing.BY_WORKERS:
+            kept = WeightStore(directory / SNAPSHOTS)
+            training.desk = ScoringDesk(spec, ledger, kept, changed, training.take, lambda: self._finished)
         board = Board(job, ledger, training, publication, membership, progress, stopwatch)
         collector = LearnerCollector(lambda: board.current)
         for line in history:
@@ -144,7 +153,9 @@ class LearnerProgram:
                 lambda: training.updates_left,
                 lambda: training.wanted_since,
                 lambda: self._finished,
+                lambda: training.desk is not None and bool(training.desk.behind()),
             ),
+            desk=training.desk,
             membership=membership,
             synchronization=synchronization,
             weights=weights_handler(store, lambda version: ledger(Ledger.version, version)),

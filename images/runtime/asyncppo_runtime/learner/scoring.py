@@ -1,13 +1,14 @@
-"""What verified scoring means for the ledger: scores to record, segments to discard and why, or a reason to stop.
+"""What verified scoring means for the ledger: scores to record, segments to discard and why, segments that nobody can score exactly.
 
-Owns `oldLogits.onUnavailable`. Does not own the scoring nor its checks (`asyncppo_runtime.old_logprobs.scoring`).
+Owns the sorting. Does not own the scoring nor its checks (`asyncppo_runtime.old_logprobs.scoring`), nor `oldLogits.onUnavailable`
+(`training`).
 """
 
 from dataclasses import dataclass, field
 
-from asyncppo.api.correction import OnUnavailable
 from asyncppo_runtime.ledger.records import Score, ScoreItem, SegmentKey
 from asyncppo_runtime.old_logprobs.scoring import Scoring
+from asyncppo_runtime.old_logprobs.verify import Verdict
 
 UNAVAILABLE = "version_unavailable"
 
@@ -16,30 +17,33 @@ UNAVAILABLE = "version_unavailable"
 class ScoreOutcome:
     """scores: to be recorded. discarded: reason → segments. why: reason → the first cause, for the log.
 
-    unavailable: not empty when exact values cannot be had and the manifest says to fail.
+    unavailable: segments whose exact values cannot be had, and why_unavailable.
     """
 
     scores: list[Score] = field(default_factory=list)
     discarded: dict[str, list[SegmentKey]] = field(default_factory=dict)
     why: dict[str, str] = field(default_factory=dict)
-    unavailable: str = ""
+    unavailable: list[SegmentKey] = field(default_factory=list)
+    why_unavailable: str = ""
+
+    def refuse(self, key: SegmentKey, verdict: Verdict) -> None:
+        """The segment gets no score, for what the verdict says."""
+        assert verdict.reason is not None  # a refusal has one
+        reason = verdict.reason.value
+        self.discarded.setdefault(reason, []).append(key)
+        self.why.setdefault(reason, f"lease {key.lease_id}: {verdict.message}")
 
 
-def score_outcome(scoring: Scoring[ScoreItem], kind: str, on_unavailable: OnUnavailable) -> ScoreOutcome:
+def score_outcome(scoring: Scoring[ScoreItem], kind: str) -> ScoreOutcome:
     """Sort the result of a scoring pass. kind: the strategy's word for how a score was made."""
     outcome = ScoreOutcome(
         scores=[
             Score(scored.segment.key, scored.old_logprobs.numpy(), scored.version, scored.train_hash, kind)
             for scored in scoring.scored
         ],
-        unavailable="; ".join(scoring.why_unavailable.values()) if on_unavailable is OnUnavailable.FAIL else "",
+        unavailable=[item.key for item in scoring.unavailable],
+        why_unavailable="; ".join(scoring.why_unavailable.values()),
     )
     for refused in scoring.refused:
-        assert refused.verdict.reason is not None  # a refusal has one
-        reason = refused.verdict.reason.value
-        outcome.discarded.setdefault(reason, []).append(refused.segment.key)
-        outcome.why.setdefault(reason, f"lease {refused.segment.key.lease_id}: {refused.verdict.message}")
-    if scoring.unavailable and on_unavailable is OnUnavailable.DISCARD:
-        outcome.discarded[UNAVAILABLE] = [item.key for item in scoring.unavailable]
-        outcome.why[UNAVAILABLE] = "; ".join(scoring.why_unavailable.values())
+        outcome.refuse(refused.segment.key, refused.verdict)
     return outcome

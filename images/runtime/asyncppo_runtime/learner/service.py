@@ -16,6 +16,7 @@ from asyncppo.wire import routes
 from asyncppo.wire.envelope import Envelope
 from asyncppo.wire.experience import GiveBack, LeaseRequest, Upload
 from asyncppo.wire.membership import Heartbeat, Join, Leave, Ready
+from asyncppo.wire.old_logits import GiveBackWork, Scored, TakeWork, WorkerJoin
 from asyncppo.wire.server import answer, application, endpoint
 from asyncppo.wire.syncing import Begin, Finish, Seal, SyncCall
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from asyncppo_runtime.learner.experience import Experience
     from asyncppo_runtime.learner.membership import Membership
+    from asyncppo_runtime.learner.scoring_desk import ScoringDesk
     from asyncppo_runtime.learner.synchronization import Synchronization
 
 LONGEST_WAIT = 30.0
@@ -38,11 +40,12 @@ def learner_application(
     experience: "Experience",
     membership: "Membership",
     synchronization: "Synchronization",
+    desk: "ScoringDesk | None",
     weights: Callable[[web.Request], Awaitable[web.StreamResponse]],
     status: Callable[[], Awaitable[LearnerStatus]],
     stop: Callable[[], None],
 ) -> web.Application:
-    """Put the routes of `asyncppo.wire.routes` together."""
+    """Put the routes of `asyncppo.wire.routes` together. desk: where the strategy has old-logit workers."""
     app = application(token, registry, ready)
 
     def post(path: str, kind: type[Any], handle: Callable[[Any], Awaitable[object]]) -> None:
@@ -67,6 +70,12 @@ def learner_application(
     post(routes.SYNC_STEP, SyncCall, synchronization.step)
     post(routes.SYNC_PUBLISH, SyncCall, synchronization.publish)
     post(routes.SYNC_FINISH, Finish, synchronization.finish)
+    if desk is not None:
+        post(routes.WORKER_JOIN, WorkerJoin, desk.join)
+        post(routes.WORKER_TAKE, TakeWork, desk.take)
+        post(routes.WORKER_SCORES, Scored, desk.scores)
+        post(routes.WORKER_GIVE_BACK, GiveBackWork, desk.give_back)
+        app.router.add_get(routes.TRAIN_WEIGHTS, desk.weights)
 
     async def sync_view(request: web.Request) -> web.StreamResponse:
         try:

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 
+from asyncppo.api.correction import OnUnavailable
 from asyncppo.api.job import AsyncPPOJobSpec
 from asyncppo.api.training import Precision
 from asyncppo.report.measures import UpdateMetrics
 from asyncppo.wire.versions import Canary, VersionRecord
 from asyncppo_runtime.algorithm.advantages import estimate, zero_variance
-from asyncppo_runtime.algorithm.batch import TokenBatch, build_batch, check_ready, micro_batches
+from asyncppo_runtime.algorithm.batch import NO_VERSION, TokenBatch, build_batch, check_ready, micro_batches
 from asyncppo_runtime.algorithm.discrepancy import correct
 from asyncppo_runtime.algorithm.logprobs import forward_logprobs
 from asyncppo_runtime.algorithm.losses import LossInputs, LossSettings, Normalizer, policy_loss
@@ -28,11 +29,11 @@ from asyncppo_runtime.learner.errors import CheckpointError, GuardError
 from asyncppo_runtime.learner.restoring import optimizer_tensors, restore_optimizer, restore_parameters
 from asyncppo_runtime.learner.schedule import learning_rate
 from asyncppo_runtime.learner.scoring import ScoreOutcome, score_outcome
-from asyncppo_runtime.ledger.records import Score, ScoreItem, StoredTrajectory
+from asyncppo_runtime.ledger.records import FALLBACK_KIND, Score, ScoreItem, StoredTrajectory
 from asyncppo_runtime.old_logprobs.errors import UnscoredTokensError
 from asyncppo_runtime.old_logprobs.interface import ForwardSettings, StrategySettings, Timing
 from asyncppo_runtime.old_logprobs.registry import make_strategy
-from asyncppo_runtime.old_logprobs.scoring import score_segments
+from asyncppo_runtime.old_logprobs.scoring import merged_scores, score_segments
 from asyncppo_runtime.old_logprobs.verify import segment_bound
 from asyncppo_runtime.policy import build_model, build_tokenizer, save_pretrained, torch_dtype
 from asyncppo_runtime.policy.state import policy_tensors
@@ -130,7 +131,8 @@ class Trainer:
         batch = build_batch(trajectory_inputs(groups), version, self._log_dtype)
         batch = batch.with_advantages(estimate(algorithm.advantage, batch.rewards, batch.group, batch.loss_mask))
         if self.strategy.traits.timing is not Timing.AT_STEP:
-            check_ready(batch, exact=self.strategy.traits.exact)
+            fallback = self._spec.old_logits.on_unavailable is OnUnavailable.FALLBACK
+            check_ready(batch, exact=self.strategy.traits.exact and not fallback)
         batch = self.strategy.prepare(batch, self.model, self._forward)
         idle = zero_variance(batch.rewards, batch.group)
         sums = batch_sums(batch)
@@ -217,7 +219,12 @@ class Trainer:
             self._forward,
             segment_bound(spec.old_logits, spec.optimizer.precision, spec.rollout.engine.precision),
         )
-        return score_outcome(scoring, self.strategy.traits.kind, spec.old_logits.on_unavailable)
+        return score_outcome(scoring, self.strategy.traits.kind)
+
+    def stand_in(self, items: list[ScoreItem]) -> list[Score]:
+        """Log-probs under the parameters as they are now, for segments whose exact ones cannot be had; labelled as such."""
+        made, _ = merged_scores(items, lambda item: (item.key.lease_id, item.version), self.model, self._forward)
+        return [Score(item.key, old.numpy(), NO_VERSION, "", FALLBACK_KIND) for item, old in made]
 
     def published(self, version: int) -> None:
         """The resident parameters are those of `version` from now on."""

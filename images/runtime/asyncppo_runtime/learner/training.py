@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from asyncppo.api.correction import OnUnavailable
 from asyncppo.api.job import AsyncPPOJobSpec
 from asyncppo.errors import RefusedError
 from asyncppo.report.measures import UpdateMetrics
@@ -21,12 +22,14 @@ from asyncppo_runtime.learner.errors import GuardError, LearnerError, OldLogitsE
 from asyncppo_runtime.learner.notice import Notice
 from asyncppo_runtime.learner.progress import Progress
 from asyncppo_runtime.learner.publication import Publication
+from asyncppo_runtime.learner.scoring import UNAVAILABLE, ScoreOutcome
+from asyncppo_runtime.learner.scoring_desk import ScoringDesk
 from asyncppo_runtime.learner.selection import GroupState, Selection, select_batch
 from asyncppo_runtime.learner.stopwatch import Stopwatch
 from asyncppo_runtime.learner.threads import OwnThread
 from asyncppo_runtime.learner.trainer import Trainer
 from asyncppo_runtime.ledger.ledger import Ledger
-from asyncppo_runtime.ledger.records import ScoreItem
+from asyncppo_runtime.ledger.records import ScoreItem, SegmentKey
 from asyncppo_runtime.old_logprobs.interface import Timing
 
 log = logging.getLogger(__name__)
@@ -49,7 +52,7 @@ class Training:
     """Runs the job's updates; everything that blocks happens on the trainer's and the ledger's own threads.
 
     update: optimizer steps taken so far. timing: when the strategy's old log-probs come to be; with BEFORE_SEAL segments are scored
-    under the resident version as they come.
+    under the resident version as they come. desk: set with BY_WORKERS.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class Training:
         self._stopwatch = stopwatch
         self._changed = changed
         self._metrics_file = metrics_file
-        self._timing = timing
+        self.timing = timing
         self._scores_at_arrival = timing is Timing.BEFORE_SEAL
         self._pending: Pending | None = None
         self._trainer_lock = asyncio.Lock()
@@ -83,6 +86,7 @@ class Training:
         self.batch_progress = 0.0
         self.on_update: Callable[[UpdateMetrics], None] = lambda _: None
         self.failure: LearnerError | None = None
+        self.desk: ScoringDesk | None = None
 
     @property
     def wanted(self) -> bool:
@@ -99,6 +103,16 @@ class Training:
         """Optimizer steps still to take, the pending one included."""
         return max(0, self._spec.algorithm.updates - self.update)
 
+    @property
+    def segments_waiting(self) -> int:
+        """Segments that wait for an old-logit worker."""
+        return self.desk.queue.backlog().segments if self.desk is not None else 0
+
+    @property
+    def unavailable(self) -> str:
+        """Why old-logit workers cannot be counted on at the moment; empty when they can, or are not needed."""
+        return self.desk.silence() if self.desk is not None else ""
+
     async def run(self) -> None:
         """Until the last update is published and announced. Raises LearnerError with the root cause."""
         while self.updates_left and self.failure is None:
@@ -112,6 +126,8 @@ class Training:
             if self._scores_at_arrival:
                 with self._stopwatch.during("Scoring"):
                     await self.score_unscored()
+            with self._stopwatch.during("Scoring"):
+                await self._scoring_keeps_up()
             self._pending = Pending(selection.batch, metrics, time.monotonic())
             self._changed.ring()
             with self._stopwatch.during("Sync"):
@@ -153,7 +169,11 @@ class Training:
 
     async def _accumulate(self, selection: Selection) -> UpdateMetrics | None:
         """The gradient; None when scoring took something out of the batch, so that another has to be chosen."""
-        if self._timing is not Timing.AT_STEP:
+        if self.timing is Timing.BY_WORKERS:
+            with self._stopwatch.during("Scoring"):
+                if not await self._scored_by_workers(selection.batch):
+                    return None
+        elif self.timing is not Timing.AT_STEP:
             async with self._trainer_lock:
                 items = await self._ledger(Ledger.score_items, selection.batch)
                 if items and not await self._score(items):
@@ -192,6 +212,13 @@ class Training:
         trainer's lock."""
         records = {version: await self._ledger(Ledger.version, version) for version in {i.version for i in items}}
         outcome = await self._trainer(Trainer.score, items, records)
+        taken = await self.take(outcome)
+        if outcome.unavailable:
+            return await self._without_exact(outcome.unavailable, outcome.why_unavailable) and taken
+        return taken
+
+    async def take(self, outcome: ScoreOutcome) -> bool:
+        """Record scores, discard what was refused, fence who sent what was mislabelled. True when nothing was discarded."""
         if outcome.scores:
             await self._ledger(Ledger.record_scores, outcome.scores, time.monotonic())
         for reason, keys in outcome.discarded.items():
@@ -200,9 +227,50 @@ class Training:
                 for lease_id in {key.lease_id for key in keys}:
                     await self._fence_sender(lease_id)
             await self._ledger(Ledger.discard_segments, keys, reason, time.monotonic())
-        if outcome.unavailable:
-            self.fail(OldLogitsError(outcome.unavailable))
-        return not outcome.discarded and not outcome.unavailable
+        return not outcome.discarded
+
+    async def _without_exact(self, keys: list[SegmentKey], why: str) -> bool:
+        """`oldLogits.onUnavailable` for segments whose exact values cannot be had. True when they have a score now. The caller holds
+        the trainer's lock."""
+        match self._spec.old_logits.on_unavailable:
+            case OnUnavailable.FAIL:
+                self.fail(OldLogitsError(why))
+                return False
+            case OnUnavailable.DISCARD:
+                log.warning("%d segments are discarded as %s: %s", len(keys), UNAVAILABLE, why)
+                await self._ledger(Ledger.discard_segments, keys, UNAVAILABLE, time.monotonic())
+                return False
+            case OnUnavailable.FALLBACK:
+                log.warning("%d segments get the resident version's log-probs as old ones: %s", len(keys), why)
+                items = await self._ledger(Ledger.items, keys)
+                scores = await self._trainer(Trainer.stand_in, items)
+                await self._ledger(Ledger.record_scores, scores, time.monotonic())
+                return True
+
+    async def _scored_by_workers(self, groups: tuple[int, ...]) -> bool:
+        """Wait until old-logit workers have scored these groups. False when something was taken out of them meanwhile."""
+        assert self.desk is not None  # timing BY_WORKERS has one
+        while self.failure is None:
+            tick = self._changed.tick
+            ready = {group.group_id for group in await self._ledger(Ledger.ready_groups)}
+            if not ready.issuperset(groups):
+                return False
+            unscored = await self._ledger(Ledger.unscored_keys, groups)
+            if not unscored:
+                return True
+            why = self.desk.unavailable({segment.version for segment in unscored})
+            lost = [segment.key for segment in unscored if segment.version in why]
+            if lost:
+                async with self._trainer_lock:
+                    await self._without_exact(lost, "; ".join(sorted(set(why.values()))))
+            else:
+                await self._changed.wait(tick, LOOK_AGAIN_SECONDS)
+        return False
+
+    async def _scoring_keeps_up(self) -> None:
+        """Back-pressure: no further version while the workers are behind."""
+        while self.desk is not None and self.failure is None and self.desk.behind():
+            await self._changed.wait(self._changed.tick, LOOK_AGAIN_SECONDS)
 
     async def _fence_sender(self, lease_id: int) -> None:
         sender = await self._ledger(Ledger.trajectory, lease_id)
@@ -259,6 +327,8 @@ class Training:
                 log.exception("version %d was not published", metrics.version)
                 raise self._failed(GuardError(f"version {metrics.version} was not published: {error}")) from error
             self._seconds_before = seconds
+            if self.desk is not None:
+                self.desk.announce(record.version)
             self.update += 1
             self._progress.add(metrics)
             self.on_update(metrics)

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Mapping
 
 from asyncppo.report.measures import LedgerTokens, LedgerTotals
+from asyncppo_runtime.ledger.records import FALLBACK_KIND
 
 LEASED = "leased"
 IN_FLIGHT = "in_flight"
@@ -23,6 +24,7 @@ SAMPLED_TOKENS = "tokens/sampled"
 SCORED_TOKENS = "tokens/scored"
 UNSCORED_TOKENS = "tokens/unscored"
 TRAINED_TOKENS = "tokens/trained"
+FALLBACK_TOKENS = "tokens/fallback"
 DISCARDED_TOKENS = "tokens/discarded/"
 GROUPS = "groups/"
 
@@ -88,6 +90,7 @@ def totals_of(counts: Mapping[str, int]) -> LedgerTotals:
             discarded=by_reason(DISCARDED_TOKENS),
             unscored=counts.get(UNSCORED_TOKENS, 0),
             trained=counts.get(TRAINED_TOKENS, 0),
+            fallback=counts.get(FALLBACK_TOKENS, 0),
         ),
     )
 
@@ -113,6 +116,7 @@ def recount(connection: sqlite3.Connection) -> LedgerTotals:
     count(UNDONE, "SELECT sum(trajectories) FROM trainings WHERE undone = 1")
     count(SAMPLED_TOKENS, "SELECT sum(past - first) FROM segments")
     count(SCORED_TOKENS, "SELECT sum(past - first) FROM segments WHERE state = 'Scored'")
+    count(FALLBACK_TOKENS, f"SELECT sum(past - first) FROM segments WHERE kind = '{FALLBACK_KIND}'")
     count(UNSCORED_TOKENS, "SELECT sum(past - first) FROM segments WHERE state = 'Unscored'")
     count(
         TRAINED_TOKENS,

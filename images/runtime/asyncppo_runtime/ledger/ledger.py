@@ -189,7 +189,8 @@ class Ledger(LedgerReader):
             return receipts.receive(self._db, self.settings, sender, trajectories, now)
 
     def record_scores(self, scored: Sequence[Score], now: float) -> ScoreReceipt:
-        """Store old log-probs. In exact modes only those made by the segment's own version and train hash."""
+        """Store old log-probs. In exact modes only those made by the segment's own version and train hash, or (settings.fallback)
+        those that say they stand in for such."""
         with self._db.transaction():
             return scores.record(self._db, self.settings, scored, now)
 
@@ -280,7 +281,9 @@ def _check_identity(path: Path, there: LedgerSettings, asked: LedgerSettings) ->
         raise LedgerUnusableError(
             f"{path} holds the run of another job (uid {there.job_uid}, this one is {asked.job_uid}): choose another folder"
         )
-    same = replace(asked, max_attempts=there.max_attempts, discard_overlong=there.discard_overlong)
+    same = replace(
+        asked, max_attempts=there.max_attempts, discard_overlong=there.discard_overlong, fallback=there.fallback
+    )
     if there != same:
         raise LedgerUnusableError(
             f"{path} holds a run of this job under another specification (fingerprint {there.fingerprint}, now "

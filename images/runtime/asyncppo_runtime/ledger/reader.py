@@ -29,8 +29,10 @@ from asyncppo_runtime.ledger.records import (
     OpenGroup,
     ReadyGroup,
     ScoreItem,
+    SegmentKey,
     StoredTrajectory,
     TrajectorySummary,
+    UnscoredSegment,
     VersionRow,
 )
 
@@ -126,6 +128,16 @@ class LedgerReader:
         with self._db.reading():
             return scores.unscored(self._db, version, limit)
 
+    def unscored_keys(self, group_ids: Iterable[int] | None = None) -> list[UnscoredSegment]:
+        """The same without their contexts, which is cheap; of these groups or of all."""
+        with self._db.reading():
+            return scores.unscored_keys(self._db, group_ids)
+
+    def items(self, keys: Iterable[SegmentKey]) -> list[ScoreItem]:
+        """Those of these segments that are recorded under the same digest and not scored (any more: fewer than asked for)."""
+        with self._db.reading():
+            return scores.items(self._db, keys)
+
     def score_items(self, group_ids: Iterable[int]) -> list[ScoreItem]:
         """The unscored segments of these groups (scoring at batch time)."""
         with self._db.reading():
@@ -165,7 +177,7 @@ class LedgerReader:
 
 
 def stored_settings(db: Database) -> LedgerSettings:
-    """What the ledger was created with. max_attempts and discard_overlong may change between openings and are not part of it."""
+    """What the ledger was created with. max_attempts, discard_overlong and fallback may change between openings and are not part of it."""
     return LedgerSettings(
         job_uid=db.fact("job_uid"),
         fingerprint=db.fact("fingerprint"),

@@ -49,7 +49,8 @@ class LedgerSettings:
 
     job_uid, fingerprint: identity; another one is refused. seed: of tasks and sampling. max_attempts: grants of one member of a
     group that may be lost before the group is discarded. exact: scores must come from the segment's own version.
-    discard_overlong: trajectories that end as `overlong` are discarded.
+    discard_overlong: trajectories that end as `overlong` are discarded. fallback: scores of kind FALLBACK_KIND are taken in exact
+    modes too; they are counted.
     """
 
     job_uid: str
@@ -60,6 +61,11 @@ class LedgerSettings:
     exact: bool
     max_attempts: int = 3
     discard_overlong: bool = False
+    fallback: bool = False
+
+
+FALLBACK_KIND = "fallback_recompute"
+"""How a score was made that stands in for an exact one that cannot be had; its version is -1: it is nobody's exact value."""
 
 
 class LeaseState(StrEnum):
@@ -96,6 +102,16 @@ class SegmentKey:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class UnscoredSegment:
+    """A segment without a score, without its context: what a queue needs to know. end: tokens its forward takes."""
+
+    key: SegmentKey
+    version: int
+    weights_hash: str
+    end: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoreItem:
     """A segment to be scored under `version`: a forward over `token_ids` (prefix and own ids, [end]) gives the log-probs of
@@ -116,7 +132,7 @@ class Score:
     """The answer to a ScoreItem. old_logprobs: float [end - start], stored as float64 without loss.
 
     version, train_hash: of the weights the scorer holds, checked against the segment's. kind: how it was made
-    (exact_interrupt, exact_snapshot, exact_dedicated, recompute, rollout, ewma, loglinear, linear).
+    (exact_interrupt, exact_snapshot, exact_dedicated, recompute, rollout, ewma, loglinear, linear, fallback_recompute).
     """
 
     key: SegmentKey

@@ -14,6 +14,7 @@ from asyncppo_runtime.ledger import counters, groups
 from asyncppo_runtime.ledger.database import Database, Row, ids
 from asyncppo_runtime.ledger.fates import spoil
 from asyncppo_runtime.ledger.records import (
+    FALLBACK_KIND,
     LedgerSettings,
     Reason,
     Score,
@@ -21,6 +22,7 @@ from asyncppo_runtime.ledger.records import (
     ScoreReceipt,
     SegmentKey,
     SegmentState,
+    UnscoredSegment,
 )
 
 ITEM_COLUMNS = "lease_id, position, digest, group_id, segments.version, weights_hash, first, past, behavior"
@@ -37,6 +39,32 @@ def unscored(db: Database, version: int | None, limit: int) -> list[ScoreItem]:
         limit,
     )
     return _items(db, rows)
+
+
+def unscored_keys(db: Database, group_ids: Iterable[int] | None) -> list[UnscoredSegment]:
+    """Unscored segments of these groups, or of all, by version, lease and index; without their contexts."""
+    rows = db.rows(
+        "SELECT lease_id, position, digest, segments.version, weights_hash, past FROM segments JOIN leases USING (lease_id) "
+        "WHERE segments.state = 'Unscored' AND (?1 IS NULL OR group_id IN (SELECT value FROM json_each(?1))) "
+        "ORDER BY segments.version, lease_id, position",
+        None if group_ids is None else ids(group_ids),
+    )
+    return [
+        UnscoredSegment(SegmentKey(lease, index, digest), version, weights_hash, past)
+        for lease, index, digest, version, weights_hash, past in rows
+    ]
+
+
+def items(db: Database, keys: Iterable[SegmentKey]) -> list[ScoreItem]:
+    """Those of these segments that are there under the same digest and unscored, by version, lease and index."""
+    wanted = set(keys)
+    rows = db.rows(
+        f"SELECT {ITEM_COLUMNS} FROM segments JOIN leases USING (lease_id) "
+        "WHERE segments.state = 'Unscored' AND lease_id IN (SELECT value FROM json_each(?)) "
+        "ORDER BY segments.version, lease_id, position",
+        ids({key.lease_id for key in wanted}),
+    )
+    return _items(db, [row for row in rows if SegmentKey(*row[:3]) in wanted])
 
 
 def of_groups(db: Database, group_ids: Iterable[int]) -> list[ScoreItem]:
@@ -66,7 +94,8 @@ def record(db: Database, settings: LedgerSettings, scores: Sequence[Score], now:
     repeated = tokens = 0
     for score in scores:
         row = known.get((score.key.lease_id, score.key.index))
-        reason = _refusal(score, row, exact=settings.exact)
+        stands_in = settings.fallback and score.kind == FALLBACK_KIND
+        reason = _refusal(score, row, exact=settings.exact and not stands_in)
         if row is None or reason:
             refused.append((score.key, reason))
             db.counters.add(f"{counters.REFUSED}score_{reason}", 1)
@@ -77,6 +106,8 @@ def record(db: Database, settings: LedgerSettings, scores: Sequence[Score], now:
         else:
             taken[score.key] = score
             tokens += row[3]
+            if stands_in:
+                db.counters.add(counters.FALLBACK_TOKENS, row[3])
     db.execute_many(
         "UPDATE segments SET state = ?, old = ?, scorer_version = ?, scorer_hash = ?, kind = ? WHERE lease_id = ? AND position = ?",
         [

@@ -167,6 +167,18 @@ class ScoringQueue(Generic[K]):
         self._give_back(overdue)
         return overdue
 
+    def holds(self, key: K) -> bool:
+        """Whether the segment waits or is being scored."""
+        return key in self._segments
+
+    def segments(self) -> list[QueuedSegment[K]]:
+        """Everything that waits or is being scored."""
+        return list(self._segments.values())
+
+    def busy(self, now: float) -> bool:
+        """Whether some worker still has work in time."""
+        return any(deadline > now for worker in self._workers.values() for deadline in worker.leased.values())
+
     def drained(self, version: int) -> bool:
         """Whether nothing of this version waits or is being scored (it can be retired once it is also sealed)."""
         return all(segment.version != version for segment in self._segments.values())

@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from asyncppo_runtime.old_logprobs.errors import HeldWeightsError, VersionUnavailableError
 from asyncppo_runtime.old_logprobs.exact_scorer import ScoreRequest, score
@@ -27,8 +27,19 @@ from asyncppo_runtime.old_logprobs.verify import (
 )
 
 
-class SegmentToScore(Protocol):
-    """A recorded segment, as the ledger gives it: tokens [start, end) of the context token_ids (at least [end]).
+class Span(Protocol):
+    """Tokens [start, end) of the context token_ids (at least [end])."""
+
+    @property
+    def start(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+    @property
+    def token_ids(self) -> Sequence[int]: ...
+
+
+class SegmentToScore(Span, Protocol):
+    """A recorded segment, as the ledger gives it.
 
     behavior_logprobs: end - start floats (numpy, tensor or list).
     """
@@ -38,15 +49,10 @@ class SegmentToScore(Protocol):
     @property
     def weights_hash(self) -> str: ...
     @property
-    def start(self) -> int: ...
-    @property
-    def end(self) -> int: ...
-    @property
-    def token_ids(self) -> Sequence[int]: ...
-    @property
     def behavior_logprobs(self) -> Any: ...
 
 
+W = TypeVar("W", bound=Span)
 S = TypeVar("S", bound=SegmentToScore)
 
 
@@ -123,6 +129,33 @@ def score_segments(
     return result
 
 
+def merged_scores(
+    segments: Sequence[W],
+    trajectory_of: Callable[[W], Hashable],
+    model: nn.Module,
+    forward: ForwardSettings,
+) -> tuple[list[tuple[W, Tensor]], int]:
+    """Each segment with its log-probs (float [end - start]) under what `model` holds, and the tokens the forwards took.
+
+    Segments of one trajectory share one forward, cut after the last of them. Nothing is verified here.
+    """
+    merged: dict[Hashable, list[W]] = defaultdict(list)
+    for segment in segments:
+        merged[trajectory_of(segment)].append(segment)
+    families = list(merged.values())
+    requests = []
+    for family in families:
+        longest = max(family, key=lambda segment: segment.end)
+        requests.append(ScoreRequest(longest.token_ids, [(segment.start, segment.end) for segment in family]))
+    answers = score(model, requests, forward)
+    made = [
+        (segment, old)
+        for family, scores in zip(families, answers, strict=True)
+        for segment, old in zip(family, scores, strict=True)
+    ]
+    return made, sum(max(end for _, end in request.spans) for request in requests)
+
+
 def _score_version(
     segments: Sequence[S],
     trajectory_of: Callable[[S], Hashable],
@@ -131,27 +164,20 @@ def _score_version(
     bound: float,
     result: Scoring[S],
 ) -> None:
-    merged: dict[Hashable, list[S]] = defaultdict(list)
-    for segment in segments:
-        merged[trajectory_of(segment)].append(segment)
-    families = list(merged.values())
-    requests = []
-    for family in families:
-        longest = max(family, key=lambda segment: segment.end)
-        requests.append(ScoreRequest(longest.token_ids, [(segment.start, segment.end) for segment in family]))
-    answers = score(held.model, requests, forward)
-    result.forward_tokens[held.version] = sum(max(end for _, end in request.spans) for request in requests)
-    made = [
-        (segment, old)
-        for family, scores in zip(families, answers, strict=True)
-        for segment, old in zip(family, scores, strict=True)
-    ]
+    made, result.forward_tokens[held.version] = merged_scores(segments, trajectory_of, held.model, forward)
+    believe(made, held.version, held.train_hash, bound, result)
+
+
+def believe(made: Sequence[tuple[S, Tensor]], version: int, train_hash: str, bound: float, result: Scoring[S]) -> None:
+    """Sort scores made by a lender that has been verified: into `result.scored`, or `refused` when the values speak against it."""
+    if not made:
+        return
     behaviors = [np.asarray(segment.behavior_logprobs, dtype=np.float64) for segment, _ in made]
     together = verify_scores(torch.cat([old for _, old in made]), torch.from_numpy(np.concatenate(behaviors)), bound)
     for (segment, old), behavior in zip(made, behaviors, strict=True):
         # All at once first: one by one only to find who is to blame.
         verdict = together if together.accepted else verify_scores(old, torch.from_numpy(behavior.copy()), bound)
         if verdict.accepted:
-            result.scored.append(ScoredSegment(segment, old, held.version, held.train_hash))
+            result.scored.append(ScoredSegment(segment, old, version, train_hash))
         else:
             result.refused.append(RefusedSegment(segment, verdict))

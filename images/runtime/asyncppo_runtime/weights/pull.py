@@ -60,16 +60,17 @@ async def pull(
     record: VersionRecord,
     directory: Path,
     limits: PullLimits = PullLimits(),
+    route: str = routes.WEIGHTS,
 ) -> Path:
     """Bring the file of `record` into `directory`; returns its path. A file that is already there and verifies is not fetched.
 
-    session: carries the job's token (`WireClient.session`). Bound the whole call with `asyncio.timeout`; a cancelled pull keeps
-    what it has. Pulls of the same file into the same folder wait for each other, across processes too.
+    session: carries the job's token (`WireClient.session`). route: where the sender serves it. Bound the whole call with
+    `asyncio.timeout`; a cancelled pull keeps what it has. Pulls of the same file into the same folder wait for each other, across processes too.
     Raises WeightsRefusedError (wrong bytes), WeightsGoneError (404), WeightsStorageError (disk), WeightsUnreachableError.
     """
     final = directory / file_name(record.version)
     part = directory / f"{final.name}.{record.file_sha256[:16]}{PART_SUFFIX}"
-    url = base_url + routes.WEIGHTS.format(version=record.version)
+    url = base_url + route.format(version=record.version)
     with _storage(final):
         os.makedirs(directory, exist_ok=True)
         async with _locked(directory / f".{final.name}{LOCK_SUFFIX}"):
@@ -89,15 +90,17 @@ class HttpTransport:
         base_url: str,
         directory: Path,
         limits: PullLimits = PullLimits(),
+        route: str = routes.WEIGHTS,
     ) -> None:
         self._session = session
         self._base_url = base_url
         self._directory = directory
         self._limits = limits
+        self._route = route
 
     async def fetch(self, record: VersionRecord) -> Path:
         """See `WeightTransport.fetch`."""
-        return await pull(self._session, self._base_url, record, self._directory, self._limits)
+        return await pull(self._session, self._base_url, record, self._directory, self._limits, self._route)
 
     def keep(self, versions: set[int]) -> None:
         """See `WeightTransport.keep`. Unfinished downloads of other versions go as well."""

@@ -11,8 +11,6 @@ from asyncppo.api.schema import at, spec_schema
 
 NOT_BUILT: tuple[tuple[str, str], ...] = (
     ("weightSync.transport", "NCCL"),
-    ("oldLogits.strategy", "Dedicated"),
-    ("oldLogits.onUnavailable", "Fallback"),
     ("algorithm.advantage", "GAE"),
 )
 """Enum values that are not built: (path below `spec`, value)."""

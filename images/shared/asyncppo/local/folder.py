@@ -73,6 +73,10 @@ class RunFolder:
         """A rollout's own files (its outbox)."""
         return self.root / "rollouts" / name
 
+    def old_logit_directory(self, name: str) -> Path:
+        """An old-logit worker's own."""
+        return self.root / "old-logits" / name
+
 
 class FolderLock:
     """Held while a runner works in a folder; the kernel frees it when the runner dies, however it dies."""

@@ -27,6 +27,7 @@ class Programs:
 
     learner: Sequence[str] = (sys.executable, "-m", "asyncppo_runtime.learner")
     rollout: Sequence[str] = (sys.executable, "-m", "asyncppo_runtime.rollout")
+    old_logit: Sequence[str] = (sys.executable, "-m", "asyncppo_runtime.old_logit")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Addresses:
 
     learner: int
     rollouts: Mapping[str, int] = field(default_factory=dict)
+    old_logits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def learner_url(self) -> str:
@@ -43,7 +45,7 @@ class Addresses:
 
     def of(self, role: str) -> str:
         """Base URL of any role."""
-        return url(self.learner if role == LEARNER else self.rollouts[role])
+        return url(self.learner if role == LEARNER else {**self.rollouts, **self.old_logits}[role])
 
 
 def url(port: int) -> str:
@@ -56,12 +58,22 @@ def rollout_names(job: AsyncPPOJob) -> list[str]:
     return [f"rollout-{index}" for index in range(job.spec.rollout.replicas)]
 
 
+def old_logit_names(job: AsyncPPOJob) -> list[str]:
+    """old-logit-0, … ; none unless the strategy has such workers."""
+    return [f"old-logit-{index}" for index in range(job.spec.old_logit.replicas)]
+
+
 def choose_addresses(job: AsyncPPOJob, port: int) -> Addresses:
     """Free ports on loopback; `port` is the learner's, 0 for any. Raises UserError when it is in use."""
     with ExitStack() as held:
         learner = held.enter_context(_bound(port))
         rollouts = {name: held.enter_context(_bound(0)) for name in rollout_names(job)}
-        return Addresses(learner.getsockname()[1], {name: taken.getsockname()[1] for name, taken in rollouts.items()})
+        old_logits = {name: held.enter_context(_bound(0)) for name in old_logit_names(job)}
+        return Addresses(learner.getsockname()[1], _ports(rollouts), _ports(old_logits))
+
+
+def _ports(sockets: Mapping[str, socket.socket]) -> dict[str, int]:
+    return {name: taken.getsockname()[1] for name, taken in sockets.items()}
 
 
 def _bound(port: int) -> socket.socket:
@@ -99,15 +111,34 @@ def rollout_program(
     folder: RunFolder, addresses: Addresses, programs: Programs, environment: Mapping[str, str], name: str
 ) -> RoleProgram:
     """A rollout's command line."""
+    return _worker(programs.rollout, folder, addresses, environment, name, folder.rollout_directory(name))
+
+
+def old_logit_program(
+    folder: RunFolder, addresses: Addresses, programs: Programs, environment: Mapping[str, str], name: str
+) -> RoleProgram:
+    """An old-logit worker's command line."""
+    return _worker(programs.old_logit, folder, addresses, environment, name, folder.old_logit_directory(name))
+
+
+def _worker(
+    program: Sequence[str],
+    folder: RunFolder,
+    addresses: Addresses,
+    environment: Mapping[str, str],
+    name: str,
+    directory: Path,
+) -> RoleProgram:
+    own = addresses.of(name)
     command = [
-        *programs.rollout,
+        *program,
         *("--job", str(folder.job_file)),
         *("--learner", addresses.learner_url),
-        *("--listen", f"{HOST}:{addresses.rollouts[name]}"),
-        *("--advertise", url(addresses.rollouts[name])),
+        *("--listen", own.removeprefix("http://")),
+        *("--advertise", own),
         *("--name", name),
         *("--token-file", str(folder.token_file)),
-        *("--directory", str(folder.rollout_directory(name))),
+        *("--directory", str(directory)),
     ]
     return RoleProgram(name, command, folder.log_file(name), environment)
 

@@ -25,6 +25,8 @@ from asyncppo.local.roles import (
     Addresses,
     Programs,
     learner_program,
+    old_logit_names,
+    old_logit_program,
     role_environment,
     rollout_names,
     rollout_program,
@@ -118,9 +120,10 @@ class _Course:
         self._started = time.monotonic()
         self._over = asyncio.Event()
         self._rollouts = rollout_names(run.job)
+        self._old_logits = old_logit_names(run.job)
 
     async def follow(self) -> Outcome:
-        pulses = [self._feel_pulse(role) for role in (LEARNER, *self._rollouts)]
+        pulses = [self._feel_pulse(role) for role in (LEARNER, *self._rollouts, *self._old_logits)]
         async with beside(self._watch(), self._read_clocks(), *pulses):
             self._start_roles()
             async with beside(self._coordinate()):
@@ -130,7 +133,7 @@ class _Course:
                 elif outcome.phase == "Failed":
                     await self._save_what_can_be(outcome)
             self._phase = "ending"
-            await self._supervisor.stop(self._rollouts, self._run.patience.end)
+            await self._supervisor.stop([*self._rollouts, *self._old_logits], self._run.patience.end)
             await self._supervisor.stop([LEARNER], self._run.patience.end)
         return outcome
 
@@ -140,6 +143,8 @@ class _Course:
         self._supervisor.start(learner_program(run.folder, run.addresses, run.programs, environment))
         for name in self._rollouts:
             self._supervisor.start(rollout_program(run.folder, run.addresses, run.programs, environment, name))
+        for name in self._old_logits:
+            self._supervisor.start(old_logit_program(run.folder, run.addresses, run.programs, environment, name))
 
     async def _until_the_end(self) -> Outcome:
         """Wait for whichever comes first: the job is over, a role failed for good, a signal, the job's deadline."""
@@ -185,7 +190,7 @@ class _Course:
     async def _drain_and_save(self) -> None:
         patience = self._run.patience
         self._phase = "stopping: the rollouts drain"
-        await self._supervisor.stop(self._rollouts, patience.drain)
+        await self._supervisor.stop([*self._rollouts, *self._old_logits], patience.drain)
         self._phase = "stopping: the learner saves"
         await self._feed.poll()
         try:

@@ -19,13 +19,19 @@ class Reward(Measure, frozen=True, kw_only=True):
 
 
 class OldLogits(Measure, frozen=True, kw_only=True):
-    """exact_coverage: fraction of sampled loss tokens whose old log-prob was verified to come from the version that sampled them."""
+    """exact_coverage: fraction of sampled loss tokens whose old log-prob was verified to come from the version that sampled them.
+
+    fallbacks: tokens whose old log-prob stands in for an exact one. unavailable: why exact values cannot be had at the moment.
+    waiting: segments that wait for an old-logit worker.
+    """
 
     strategy: str
     exact: bool
     exact_coverage: float = 0.0
     violations: int = 0
     fallbacks: int = 0
+    waiting: int = 0
+    unavailable: str = ""
 
 
 class Staleness(Measure, frozen=True, kw_only=True):
@@ -50,13 +56,15 @@ class Discrepancy(Measure, frozen=True, kw_only=True):
 
 
 class LedgerTokens(Measure, frozen=True, kw_only=True):
-    """sampled = scored + sum(discarded) + unscored. `trained` counts scored tokens that a step consumed."""
+    """sampled = scored + sum(discarded) + unscored. `trained` counts scored tokens that a step consumed, `fallback` scored tokens
+    whose score stands in for an exact one that could not be had."""
 
     sampled: int = 0
     scored: int = 0
     discarded: dict[str, int] = {}
     unscored: int = 0
     trained: int = 0
+    fallback: int = 0
 
     @property
     def balanced(self) -> bool:

@@ -23,6 +23,13 @@ DRAIN = "/v1/members/drain"  # POST Envelope -> HeartbeatReply (operator: scale-
 # learner: weights
 WEIGHTS = "/v1/weights/{version}"  # GET, ranged; the published safetensors file
 
+# learner: old-logit workers (strategy Dedicated)
+TRAIN_WEIGHTS = "/v1/train-weights/{version}"  # GET, ranged; the train-side safetensors file
+WORKER_JOIN = "/v1/old-logits/join"  # POST WorkerJoin -> WorkerJoined
+WORKER_TAKE = "/v1/old-logits/take"  # POST TakeWork -> Work; waits for work
+WORKER_SCORES = "/v1/old-logits/scores"  # POST Scored -> ScoredReply
+WORKER_GIVE_BACK = "/v1/old-logits/give-back"  # POST GiveBackWork -> ScoredReply
+
 # learner: sync
 SYNC = "/v1/sync"  # GET ?wait=seconds -> SyncView; answers at once when a sync is wanted or open
 SYNC_BEGIN = "/v1/sync/begin"  # POST Begin -> SyncView
