@@ -44,7 +44,7 @@ from asyncppo_runtime.weights.serve import weights_handler
 from asyncppo_runtime.weights.store import WeightStore
 
 KIND = "exact_dedicated"
-LEASE_SECONDS = 60.0
+LONGEST_LEASE = 60.0
 LONGEST_WAIT = 20.0
 FAILURES_OF_A_VERSION = 3
 """Workers that could not load a version, in a row, before its weights count as gone."""
@@ -73,13 +73,13 @@ class ScoringDesk:
         self._take = take
         self._finished = finished
         self._bound = segment_bound(spec.old_logits, spec.optimizer.precision, spec.rollout.engine.precision)
+        after = spec.old_logits.unavailable_after_seconds
         limits = QueueLimits(
-            lease_seconds=LEASE_SECONDS,
+            lease_seconds=min(LONGEST_LEASE, after),
             batch_tokens=spec.optimizer.micro_batch_tokens,
             backlog_lag=max(1, spec.staleness.max_versions),
         )
         self.queue: ScoringQueue[SegmentKey] = ScoringQueue(limits)
-        after = spec.old_logits.unavailable_after_seconds
         self.availability = Availability(after, after / 4, time.monotonic())
         self.weights = weights_handler(store, self.train_record)
         self._incarnations = 0
@@ -206,7 +206,7 @@ class ScoringDesk:
             self.queue.add(QueuedSegment(segment.key, segment.version, segment.end, segment.key.digest))
         overdue = self.queue.expire(time.monotonic())
         if overdue:
-            log.warning("%d segments were not scored within %.0f s; they go back", len(overdue), LEASE_SECONDS)
+            log.warning("%d segments were not scored in time; they go back", len(overdue))
 
     def announce(self, version: int) -> None:
         """A version is published; files of versions long gone are forgotten."""
@@ -255,4 +255,4 @@ class ScoringDesk:
             SegmentWork(item.key.lease_id, item.key.index, item.key.digest, item.start, item.end, item.token_ids)
             for item in items
         ]
-        return Work(record, segments, LEASE_SECONDS, waiting)
+        return Work(record, segments, self.queue.limits.lease_seconds, waiting)

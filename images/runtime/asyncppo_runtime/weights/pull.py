@@ -65,7 +65,8 @@ async def pull(
     """Bring the file of `record` into `directory`; returns its path. A file that is already there and verifies is not fetched.
 
     session: carries the job's token (`WireClient.session`). route: where the sender serves it. Bound the whole call with
-    `asyncio.timeout`; a cancelled pull keeps what it has. Pulls of the same file into the same folder wait for each other, across processes too.
+    `asyncio.timeout`; a cancelled pull keeps what it has. Pulls of the same file into the same folder wait for each other, across
+    processes too.
     Raises WeightsRefusedError (wrong bytes), WeightsGoneError (404), WeightsStorageError (disk), WeightsUnreachableError.
     """
     final = directory / file_name(record.version)
