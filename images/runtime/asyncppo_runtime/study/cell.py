@@ -157,7 +157,7 @@ class CellRun:
             return
         outcome = self._trainer.score(items, dict(self._records))
         if outcome.unavailable:
-            raise RuntimeError(f"an exact old log-prob cannot be had: {outcome.unavailable}")
+            raise RuntimeError(f"an exact old log-prob cannot be had: {outcome.why_unavailable}")
         self._keep(outcome.scores)
         for reason, keys in outcome.discarded.items():
             for key in keys:
