@@ -191,22 +191,30 @@ class RolloutMachine(RuleBasedStateMachine):
         if member.state == "joining" and not self.model.epoch.open:
             member.state, member.version = "ready", version
 
+    def in_flight(self) -> list[int]:
+        """Leases that have not ended."""
+        return [lease for lease, found in self.model.leases.items() if found.state == "in_flight"]
+
     # --- mishaps ------------------------------------------------------------------------------------------------------------
     @rule(chance=CHANCE, fails=FAILS)
     def time_passes(self, chance: Random, fails: bool) -> None:
-        """All but the leases whose holders send a heartbeat run out."""
-        in_flight = [lease for lease, found in self.model.leases.items() if found.state == "in_flight"]
-        named = {lease for lease in in_flight if chance.random() < 0.5}
+        """All but the leases whose holders send a heartbeat run out; those a newer incarnation does not name do so at once."""
+        named = {lease for lease in self.in_flight() if chance.random() < 0.5}
         self.ledger.expire(self.now)
         self.now += TTL
         for name in ("r0", "r1"):
-            own = [lease for lease in named if self.model.leases[lease].member == name]
-            if self.speaking(name) is None:
-                named -= set(own)
-            else:
-                assert self.ledger.heartbeat(self.envelope(name), 0, own, self.now).lost == []
+            mine = [lease for lease in self.in_flight() if self.model.leases[lease].member == name]
+            member = self.speaking(name)
+            if member is None:
+                named -= set(mine)
+                continue
+            own = [lease for lease in mine if lease in named]
+            assert self.ledger.heartbeat(self.envelope(name), 0, own, self.now).lost == []
+            if not self.model.epoch.open:
+                older = [lease for lease in mine if self.model.leases[lease].incarnation < member.incarnation]
+                self.model.end(sorted(set(older) - set(own)), "expired", "lease_expired", counted=True)
         self.now += 1.0
-        gone = [] if self.model.epoch.open else [lease for lease in in_flight if lease not in named]
+        gone = [] if self.model.epoch.open else [lease for lease in self.in_flight() if lease not in named]
         assert self.call(fails, lambda: self.ledger.expire(self.now)) == gone
         self.model.end(gone, "expired", "lease_expired", counted=True)
 

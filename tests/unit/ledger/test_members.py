@@ -86,6 +86,23 @@ def test_leases_stay_with_the_name_that_comes_back(job: Job) -> None:
     assert job.ledger.receive(again, [trajectory(lease)], TTL + 1.0).received == [lease.lease_id]
 
 
+def test_what_a_new_process_of_the_name_does_not_hold_expires_at_once(job: Job) -> None:
+    sender, other = job.member("r0"), job.member("r1")
+    kept, gone = job.grant(sender, 2)
+    (theirs,) = job.grant(other, 1)
+    again = job.member("r0")
+    epoch = job.ledger.begin("c", 0, 1.0).epoch
+    job.ledger.heartbeat(again, 0, [kept.lease_id], 1.0)
+    assert job.ledger.totals().in_flight == 3, "clocks stand still during a sync"
+    job.ledger.roll_back(epoch, 1.0)
+    (fresh,) = job.grant(again, 1)
+    job.ledger.heartbeat(again, 0, [kept.lease_id], 1.0)
+    totals = job.ledger.totals()
+    assert (totals.in_flight, totals.expired) == (3, 1)
+    assert job.ledger.heartbeat(again, 0, [gone.lease_id, fresh.lease_id], 1.0).lost == [gone.lease_id]
+    assert job.ledger.heartbeat(other, 0, [theirs.lease_id], 1.0).lost == []
+
+
 def test_a_drained_member_leaves_and_its_leases_go_back(job: Job) -> None:
     sender = job.member()
     job.grant(sender, 2)

@@ -129,6 +129,16 @@ def held(db: Database, name: str, lease_ids: Collection[int]) -> list[int]:
     return [row[0] for row in rows]
 
 
+def orphaned(db: Database, sender: Member, named: Collection[int]) -> list[int]:
+    """Leases in flight that were granted to an older incarnation of `sender` and are not among `named`."""
+    rows = db.rows(
+        "SELECT lease_id FROM leases WHERE member = ? AND state = 'InFlight' AND incarnation < ?",
+        sender.name,
+        sender.incarnation,
+    )
+    return sorted({row[0] for row in rows} - set(named))
+
+
 def in_flight(db: Database) -> dict[int, float]:
     """Leases in flight: id → time to live in seconds."""
     return dict(db.rows("SELECT lease_id, ttl FROM leases WHERE state = 'InFlight'"))

@@ -122,14 +122,21 @@ class Ledger(LedgerReader):
             return membership.ready(self._db, envelope, version, weights_hash, now)
 
     def heartbeat(self, envelope: Envelope, version: int, lease_ids: Collection[int], now: float) -> Beat:
-        """Renew the member's leases. Never refused: a fenced or unknown sender is told so by the state."""
+        """Renew the member's leases. Never refused: a fenced or unknown sender is told so by the state.
+
+        What an older incarnation was granted and this one does not name is nobody's any more (its process is gone, and its uploads
+        are refused): outside a sync it expires at once."""
         with self._db.reading():
             known = membership.member(self._db, envelope.target)
             if known is None or known.incarnation != envelope.incarnation or known.state in membership.GONE:
                 gone = MemberState.LEFT if known and known.state is MemberState.LEFT else MemberState.FENCED
                 return Beat(gone, known.incarnation if known else 0, sorted(lease_ids))
             own = leases.held(self._db, known.name, lease_ids)
+            orphaned = [] if membership.epoch_open(self._db) else leases.orphaned(self._db, known, own)
         self._clock.renew(own, now)
+        if orphaned:
+            with self._db.transaction():
+                leases.expire(self._db, self.settings, orphaned, now)
         return Beat(known.state, known.incarnation, sorted(set(lease_ids) - set(own)))
 
     def fence(self, name: str, reason: str, now: float) -> None:

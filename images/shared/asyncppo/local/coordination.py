@@ -5,8 +5,6 @@ Owns the wiring and its log file. Does not own the protocol (`asyncppo.sync`).
 
 import contextlib
 import logging
-import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,9 +18,9 @@ COORDINATOR = "coordinator"
 
 async def coordinate(client: WireClient, learner: str, job: AsyncPPOJob) -> None:
     """Drive version syncs against the learner at this URL until the job is over."""
-    # Two coordinators of one name would take each other's epochs for their own: a name is never used twice.
-    name = f"local-{os.getpid()}-{secrets.token_hex(4)}"
-    await Coordinator(client, learner, name, SyncLimits.of(job.spec.weight_sync)).run()
+    # Always the same name, so that a runner that resumes takes up the epoch its predecessor left open without waiting for it to
+    # stall. Two at once would take each other's epochs for their own; the lock on the run's folder rules that out.
+    await Coordinator(client, learner, "local", SyncLimits.of(job.spec.weight_sync)).run()
 
 
 @contextlib.contextmanager
