@@ -26,7 +26,7 @@ GENERATORS := $(shell grep -lE '^    generated_file_main.[A-Z]' -r images operat
 NOT_HERE := not vllm and not cluster and not faults
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint drift unit bench generate clean
+.PHONY: help setup demo test lint drift unit test-faults test-faults-ci bench generate clean
 
 include vllm.mk
 
@@ -67,6 +67,12 @@ generate: setup  ## write the generated files anew
 
 unit: setup
 	$(PY) -m pytest -q -m '$(NOT_HERE)' tests/unit tests/engine_contract tests/integration $(PYTEST_ARGS)
+
+test-faults: setup  ## every role killed and hung in every phase of a sync; the table goes to docs/reliability.md
+	$(PY) -m tests.faults.matrix --write docs/reliability.md $(FAULTS_ARGS)
+
+test-faults-ci: setup  ## the part of it that fits CI
+	$(PY) -m pytest -q -m faults tests/faults $(PYTEST_ARGS)
 
 bench: setup  ## how fast the demo learns; asynchronous against synchronous training
 	$(PY) -m benchmarks.learning

@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
+from asyncppo import faults
 from asyncppo.api.manifest import load_manifest
 from asyncppo.errors import UserError
 from asyncppo_runtime.learner.errors import CheckpointError
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
+        faults.activate("learner")
         host, _, port = options.listen.rpartition(":")
         arguments = Arguments(
             job=load_manifest(options.job),

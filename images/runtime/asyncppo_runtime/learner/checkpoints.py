@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from asyncppo.faults import CHECKPOINT, Moment, inside, refuse_write
 from asyncppo_runtime.learner.errors import CheckpointError
 
 
@@ -56,6 +57,7 @@ def write_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
         (draft / "state.json").write_text(json.dumps(asdict(checkpoint.state)) + "\n")
         for path in (*draft.iterdir(), draft):
             _sync(path)
+        refuse_write(CHECKPOINT, draft)
     except SafetensorError as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise OSError(
@@ -67,6 +69,7 @@ def write_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
     shutil.rmtree(final, ignore_errors=True)
     draft.rename(final)
     _sync(root)
+    inside(CHECKPOINT, Moment.AFTER)
     return final
 
 

@@ -17,6 +17,7 @@ import msgspec
 from asyncppo.api.correction import OnUnavailable
 from asyncppo.api.job import AsyncPPOJobSpec
 from asyncppo.errors import RefusedError
+from asyncppo.faults import SCORING, Moment, inside
 from asyncppo.report.measures import UpdateMetrics
 from asyncppo_runtime.learner.errors import GuardError, LearnerError, OldLogitsError
 from asyncppo_runtime.learner.notice import Notice
@@ -211,7 +212,9 @@ class Training:
         """One pass over `items`; each ends scored or discarded, or the job fails. True when all are scored. The caller holds the
         trainer's lock."""
         records = {version: await self._ledger(Ledger.version, version) for version in {i.version for i in items}}
+        inside(SCORING, Moment.BEFORE)
         outcome = await self._trainer(Trainer.score, items, records)
+        inside(SCORING, Moment.AFTER)
         taken = await self.take(outcome)
         if outcome.unavailable:
             return await self._without_exact(outcome.unavailable, outcome.why_unavailable) and taken

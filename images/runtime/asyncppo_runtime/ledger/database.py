@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from asyncppo.faults import COMMIT, Kind, Moment, inside
 from asyncppo_runtime.ledger.counters import Counters, read_counts
 from asyncppo_runtime.ledger.errors import LedgerStorageError, LedgerUnusableError
 from asyncppo_runtime.ledger.filesystem import refuse_network_volume
@@ -20,6 +21,7 @@ from asyncppo_runtime.ledger.schema import APPLICATION_ID, SCHEMA_VERSION, TABLE
 
 BUSY_SECONDS = 30.0
 SYNCHRONOUS = "FULL"
+MOST_PAGES = 4294967294
 Row = tuple[Any, ...]
 
 
@@ -46,9 +48,12 @@ class Database:
                 "INSERT INTO counters VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
                 self.counters.pending(),
             )
+            if inside(COMMIT, Moment.BEFORE) is Kind.FULL:
+                self._outgrow_volume()
             committing = True
             self.connection.execute("COMMIT")
             self.counters.commit()
+            inside(COMMIT, Moment.AFTER)
         except BaseException as error:
             self.counters.roll_back()
             self._roll_back()
@@ -115,6 +120,17 @@ class Database:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def _outgrow_volume(self) -> None:
+        """On purpose (`asyncppo.faults`): what SQLite says when there is no page left, said by SQLite."""
+        pages = self.connection.execute("PRAGMA page_count").fetchone()[0]
+        try:
+            self.connection.execute(f"PRAGMA max_page_count={pages}")
+            self.connection.execute(
+                "INSERT INTO events (at, kind, subject, detail) VALUES (0, '', '', hex(zeroblob(65536)))"
+            )
+        finally:
+            self.connection.execute(f"PRAGMA max_page_count={MOST_PAGES}")
 
     def _roll_back(self) -> None:
         try:

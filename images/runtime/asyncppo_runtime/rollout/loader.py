@@ -9,6 +9,7 @@ from time import perf_counter
 import msgspec
 
 from asyncppo.errors import RefusedError
+from asyncppo.faults import PULLED, Moment, inside
 from asyncppo.sync.reasons import Reason
 from asyncppo.wire.versions import Canary, VersionRecord
 from asyncppo_runtime.rollout.engines.interface import Engine, EngineError, WeightsRejectedError
@@ -45,7 +46,9 @@ class Loader:
         started = perf_counter()
         try:
             path = await self._transport.fetch(record)
+            inside(PULLED, Moment.BEFORE, path)
             weights_hash = await self._engine.load(path, record)
+            inside(PULLED, Moment.AFTER)
             error = await self._canary_error(canary)
         except (WeightsRefusedError, WeightsRejectedError) as wrong:
             self._tally.loads["rejected"] += 1

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from asyncppo.faults import WEIGHTS, Moment, inside, refuse_write
 from asyncppo.wire.versions import VersionRecord
 from asyncppo_runtime.weights.errors import WeightsGoneError, WeightsRefusedError, WeightsStorageError
 
@@ -74,8 +75,10 @@ class WeightStore:
                 os.fsync(file.fileno())
                 size = os.fstat(file.fileno()).st_size
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
+            refuse_write(WEIGHTS, draft)
             draft.replace(final)
             sync_folder(self.directory)
+            inside(WEIGHTS, Moment.AFTER, final)
         except (OSError, SafetensorError) as error:
             draft.unlink(missing_ok=True)
             raise WeightsStorageError(

@@ -11,6 +11,8 @@ import signal
 import sys
 from pathlib import Path
 
+from asyncppo import faults
+from asyncppo.errors import UserError
 from asyncppo.sync.coordinator import Coordinator
 from asyncppo.sync.limits import SyncLimits
 from asyncppo.sync.machine import State
@@ -66,6 +68,11 @@ def main(argv: list[str] | None = None) -> int:
     """The program."""
     options = arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        faults.activate(options.name)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
     try:
         token = options.token_file.read_text().strip()
     except OSError as error:

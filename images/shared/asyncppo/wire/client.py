@@ -3,6 +3,8 @@
 Owns the transport. Does not retry on its own: a caller knows whether to ask again.
 """
 
+import asyncio
+import contextlib
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -10,6 +12,7 @@ import aiohttp
 import msgspec
 
 from asyncppo.errors import RefusedError, UnreachableError
+from asyncppo.faults import Kind, Moment, at_call
 from asyncppo.wire.syncing import Refused
 
 T = TypeVar("T")
@@ -25,6 +28,7 @@ class WireClient:
     def __init__(self, token: str) -> None:
         self._token = token
         self._session: aiohttp.ClientSession | None = None
+        self._duplicates: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -48,11 +52,29 @@ class WireClient:
 
     async def post(self, base: str, path: str, message: object, answer: type[T], timeout: float) -> T:
         """POST a struct, decode the answer as `answer`. `timeout` in seconds bounds the whole call."""
-        return await self._call("POST", base + path, msgspec.msgpack.encode(message), answer, timeout)
+        body = msgspec.msgpack.encode(message)
+        before = await at_call(path, Moment.BEFORE)
+        if before is not None and before.kind is Kind.DROP:
+            raise UnreachableError(f"POST {base + path}: dropped on purpose")
+        if before is not None and before.kind is Kind.DUPLICATE:
+            copy = asyncio.create_task(self._send_again(before.seconds, base + path, body, timeout))
+            self._duplicates.add(copy)
+            copy.add_done_callback(self._duplicates.discard)
+        result = await self._call("POST", base + path, body, answer, timeout)
+        after = await at_call(path, Moment.AFTER)
+        if after is not None and after.kind is Kind.DROP:
+            raise UnreachableError(f"POST {base + path}: its answer was lost on purpose")
+        return result
 
     async def get(self, base: str, path: str, answer: type[T], timeout: float) -> T:
         """GET and decode the answer as `answer`."""
         return await self._call("GET", base + path, None, answer, timeout)
+
+    async def _send_again(self, seconds: float, url: str, body: bytes, timeout: float) -> None:
+        """A copy of a call that comes late; nobody waits for what it is answered."""
+        await asyncio.sleep(seconds)
+        with contextlib.suppress(RefusedError, UnreachableError):
+            await self._call("POST", url, body, msgspec.Raw, timeout)
 
     async def _call(self, method: str, url: str, body: bytes | None, answer: type[T], timeout: float) -> T:
         try:

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from asyncppo.errors import RefusedError
+from asyncppo.faults import Moment, at_call
 from asyncppo.wire import routes
 from asyncppo.wire.client import CONTENT_TYPE
 from asyncppo.wire.syncing import Refused
@@ -44,7 +45,10 @@ def endpoint(kind: type[T], handle: Callable[[T], Awaitable[object]]) -> Handler
             message = msgspec.msgpack.decode(await request.read(), type=kind)
         except msgspec.DecodeError as error:
             return refusal(400, "BadMessage", f"{request.path} takes a {kind.__name__}: {error}")
-        return answer(await handle(message))
+        await at_call(request.path, Moment.BEFORE)
+        done = await handle(message)
+        await at_call(request.path, Moment.AFTER)
+        return answer(done)
 
     return handler
 
