@@ -42,6 +42,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--bad-input", action="store_true")
     parser.add_argument("--fail-at", type=int, default=-1)
     parser.add_argument("--never-saves", action="store_true")
+    parser.add_argument("--save-fails", action="store_true")
+    parser.add_argument("--deaf-at-start", action="store_true")
     parser.add_argument("--grandchild", action="store_true")
     return parser.parse_args()
 
@@ -147,6 +149,9 @@ class Fake:
         await training
         if self.arguments.never_saves:
             await asyncio.Event().wait()
+        if self.arguments.save_fails:
+            print("the volume is full", flush=True)
+            os._exit(3)
         if stop_asked.is_set():
             (self.directory / "stopped-cleanly").write_text(str(self.update))
         await runner.cleanup()
@@ -160,6 +165,8 @@ async def main() -> None:
     if arguments.bad_input:
         print("the checkpoint does not match spec.model", flush=True)
         sys.exit(2)
+    if arguments.deaf_at_start:
+        await asyncio.Event().wait()
     if arguments.crash_always:
         print("Traceback of a fake", flush=True)
         sys.exit(1)

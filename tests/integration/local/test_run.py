@@ -206,6 +206,25 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(output: Path) -> None:
     assert json.loads((output / "job.json").read_text())["metadata"]["uid"] == uid
 
 
+def test_a_stop_whose_save_fails_says_so(output: Path) -> None:
+    driven = drive(output, {**ENDLESS, "learner": ["--save-fails"]})
+    until(lambda: driven.updates() > 1, "some updates")
+    driven.process.send_signal(signal.SIGINT)
+    code, told, _ = driven.end()
+    assert (code, told["phase"]) == (3, "Failed")
+    assert told["message"] == "the learner could not save (exit status 3)"
+    assert told["words"] == ["the volume is full"]
+
+
+def test_a_stop_before_the_learner_serves_claims_no_checkpoint(output: Path) -> None:
+    driven = drive(output, {**ENDLESS, "learner": ["--deaf-at-start"]})
+    until(lambda: (output / "learner-starts").exists(), "the learner has begun")
+    driven.process.send_signal(signal.SIGINT)
+    code, told, _ = driven.end()
+    assert (code, told["phase"]) == (130, "Stopped")
+    assert told["message"].startswith("stopped before the learner could save")
+
+
 def test_a_termination_signal_stops_cleanly_too(output: Path) -> None:
     driven = drive(output, ENDLESS)
     until(lambda: driven.updates() > 1, "some updates")

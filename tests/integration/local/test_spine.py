@@ -132,6 +132,7 @@ def test_a_small_job_trains_exactly(start: Callable[..., Run]) -> None:
     assert summary.syncs.count >= UPDATES - 1
     assert set(summary.time) == {"learner", "rollout-0", "rollout-1"}
     assert summary.restarts == {}
+    assert summary.ledger.discarded == {}, "with the action Wait nothing is thrown away"
     listed = json.loads(show(run.output, "--limit", "5"))
     assert listed["received"] == summary.ledger.received
     one: dict[str, Any] = json.loads(show(run.output, "--trajectory", str(listed["trajectories"][-1]["id"])))

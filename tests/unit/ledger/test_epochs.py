@@ -53,6 +53,8 @@ def test_a_sealed_epoch_is_adopted_as_it_is(job: Job, sender: Envelope) -> None:
     assert refusal(job.ledger.finish, 1, "a", ["r0"], [], {}, 2.0) == "EpochTaken"
     assert job.ledger.finish(2, "b", ["r0"], [], {"load": 1.5}, 2.0).announced == 1
     (finished,) = job.ledger.epochs()
+    assert job.ledger.epochs(after=finished.epoch) == []
+    assert job.ledger.epochs(after=finished.epoch - 1) == [finished]
     assert (finished.epoch, finished.sealed_version, finished.target, finished.members, finished.fenced) == (
         2,
         0,

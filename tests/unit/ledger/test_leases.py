@@ -185,6 +185,16 @@ def test_open_groups_tell_who_the_stragglers_are(job: Job) -> None:
     assert job.ledger.open_groups()[1] == OpenGroup(1, -1, -1, received=0, in_flight=0, missing=2)
 
 
+def test_live_groups_are_of_one_moment(job: Job) -> None:
+    sender = job.member()
+    first = job.grant(sender, 2)
+    job.grant(sender, 1, allowed=2)
+    assert job.ledger.live_groups() == ([], job.ledger.open_groups())
+    job.ledger.receive(sender, [trajectory(lease) for lease in first], 1.0)
+    ready, unfinished = job.ledger.live_groups()
+    assert ([one.group_id for one in ready], [one.group_id for one in unfinished]) == ([0], [1])
+
+
 def test_listing_by_state(job: Job) -> None:
     sender = job.member()
     first, second, _third = job.grant(sender, 3)

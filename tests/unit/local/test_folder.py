@@ -142,3 +142,19 @@ def test_an_outcome_without_any_status_still_has_a_summary() -> None:
     summary = summarize(job(), outcome.status, outcome.phase, outcome.message, outcome.rollout_time, outcome.restarts)
     assert (summary.phase, summary.updates, summary.restarts) == ("Failed", 0, {"learner": 3})
     assert isinstance(status(), LearnerStatus)
+
+
+def test_a_folder_that_cannot_be_looked_at_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        check(RunFolder(tmp_path / ("x" * 300)), job(), resume=False)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes, mode: int = 0o644) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("asyncppo.local.folder.write_atomically", full)
+    with pytest.raises(UserError, match=r"No space left on device.*free space"):
+        claim(RunFolder(tmp_path), job(), None)
+    with pytest.raises(UserError, match="cannot be written"), FolderLock(RunFolder(tmp_path / "none")):
+        pass

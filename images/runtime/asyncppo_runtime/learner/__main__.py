@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
             directory=options.directory,
             host=host or "127.0.0.1",
             port=int(port),
-            token=options.token_file.read_text().strip(),
+            token=_token(options.token_file),
         )
     except (UserError, OSError, ValueError) as error:
         print(f"learner: {error}", file=sys.stderr)
@@ -50,9 +50,16 @@ def main(argv: list[str] | None = None) -> int:
     except (UserError, CheckpointError, LedgerUnusableError) as error:
         print(f"learner: {error}", file=sys.stderr)
         return BAD_INPUT
-    except (WeightsError, LedgerError, OSError) as error:
+    except (WeightsError, LedgerError, OSError, OverflowError) as error:  # OverflowError: not a port number
         print(f"learner: {error}", file=sys.stderr)
         return JOB_FAILED
+
+
+def _token(file: Path) -> str:
+    token = file.read_text().strip()
+    if not token:
+        raise UserError(f"--token-file {file}: is empty; it must hold the job's token")
+    return token
 
 
 async def _run(arguments: Arguments) -> bool:

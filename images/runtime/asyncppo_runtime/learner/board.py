@@ -43,6 +43,9 @@ class Board:
         self._started = time.monotonic()
         self._ended: float | None = None
         self._first_update = training.update
+        self._newest_epoch = 0
+        self._sync_seconds: list[dict[str, float]] = []
+        self._fenced = 0
         self.phase = "Running"
         self.message = ""
         strategy = job.spec.old_logits.strategy
@@ -61,7 +64,12 @@ class Board:
         """Look at everything and say it."""
         totals = await self._ledger(Ledger.totals)
         view = await self._ledger(Ledger.view)
-        epochs = await self._ledger(Ledger.epochs)
+        # Only what is new: a long job has many syncs, and this is asked for every second. Two refreshes at once ask for the same.
+        for epoch in await self._ledger(Ledger.epochs, self._newest_epoch):
+            if epoch.epoch > self._newest_epoch:
+                self._newest_epoch = epoch.epoch
+                self._sync_seconds.append(epoch.seconds)
+                self._fenced += epoch.fenced
         spec, progress = self._job.spec, self._progress
         wall = (self._ended or time.monotonic()) - self._started
         done = self._training.update - self._first_update
@@ -96,7 +104,7 @@ class Board:
             staleness=progress.staleness(),
             discrepancy=progress.discrepancy(),
             ledger=totals,
-            syncs=sync_figures([epoch.seconds for epoch in epochs], sum(epoch.fenced for epoch in epochs)),
+            syncs=sync_figures(self._sync_seconds, self._fenced),
             throughput=Throughput(
                 tokens_per_second=progress.tokens / wall if wall > 0 else 0.0,
                 trajectories_per_second=progress.trajectories / wall if wall > 0 else 0.0,

@@ -11,6 +11,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -76,11 +77,11 @@ def write_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Read one back. CheckpointError names what is wrong with it."""
     try:
-        state = CheckpointState(**json.loads((folder / "state.json").read_text()))
+        state = msgspec.json.decode((folder / "state.json").read_bytes(), type=CheckpointState)
         parameters = load_file(folder / "model.safetensors")
         optimizer = load_file(folder / "optimizer.safetensors")
         strategy = load_file(folder / "strategy.safetensors")
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, msgspec.MsgspecError, SafetensorError) as error:
         raise CheckpointError(
             f"checkpoint {folder} is damaged ({error}); remove it to resume from an older one, or start a new run"
         ) from error

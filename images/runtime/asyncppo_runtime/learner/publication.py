@@ -7,6 +7,7 @@ deleted at the next start; a row not yet announced is announced again.
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -26,11 +27,13 @@ from asyncppo_runtime.learner.errors import CheckpointError
 from asyncppo_runtime.learner.threads import OwnThread
 from asyncppo_runtime.learner.trainer import Trainer
 from asyncppo_runtime.ledger.ledger import Ledger
+from asyncppo_runtime.ledger.records import CheckpointRow
 from asyncppo_runtime.weights.store import WeightStore
 
 log = logging.getLogger(__name__)
 
 NO_METRICS = b""
+PRUNED_AT_ONCE = 256
 
 
 class Publication:
@@ -69,11 +72,7 @@ class Publication:
         if not rows:
             await self._publish(0, -1, "initial", 0, (), NO_METRICS, checkpoint=True)
             return 0
-        if not kept:
-            raise CheckpointError(
-                "the ledger has published versions but no checkpoint is left; start a new run in another folder"
-            )
-        newest = kept[-1]
+        newest = self._newest(kept)
         checkpoint = read_checkpoint(checkpoint_path(self._checkpoints, newest.version))
         self._check(checkpoint, next(row.record for row in rows if row.record.version == newest.version))
         await self._trainer(
@@ -102,6 +101,16 @@ class Publication:
             )
         return checkpoint.state.update
 
+    def _newest(self, kept: Sequence[CheckpointRow]) -> CheckpointRow:
+        """The newest checkpoint whose folder is there: one that somebody removed is passed over, a damaged one is not."""
+        for row in reversed(kept):
+            if checkpoint_path(self._checkpoints, row.version).is_dir():
+                return row
+            log.warning("checkpoint %d is not there any more", row.version)
+        raise CheckpointError(
+            f"none of the checkpoints in the ledger is left in {self._checkpoints}; put one back, or start a new run in another folder"
+        )
+
     async def publish_step(self, update: int, groups: tuple[int, ...], metrics: UpdateMetrics) -> VersionRecord:
         """The version that optimizer step `update` made from `groups`."""
         due = update % self._spec.checkpoint.every_updates == 0 or update == self._spec.algorithm.updates
@@ -126,7 +135,11 @@ class Publication:
         needed = await self._ledger(Ledger.needed_versions)
         await asyncio.to_thread(self._store.retain, needed | {self.version, self.version + 1})  # one may be under way
         await self._trainer(Trainer.retire, needed)
-        await self._ledger(Ledger.prune, time.monotonic())
+        pruned = PRUNED_AT_ONCE
+        while (
+            pruned == PRUNED_AT_ONCE
+        ):  # a batch may be larger than one call's share; the calls let others at the ledger in between
+            pruned = await self._ledger(Ledger.prune, time.monotonic(), limit=PRUNED_AT_ONCE)
 
     async def _publish(
         self,

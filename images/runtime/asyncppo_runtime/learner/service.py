@@ -4,6 +4,7 @@ Every message with an envelope is checked here once: a message of another job is
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from asyncppo.wire.membership import Heartbeat, Join, Leave, Ready
 from asyncppo.wire.old_logits import GiveBackWork, Scored, TakeWork, WorkerJoin
 from asyncppo.wire.server import answer, application, endpoint
 from asyncppo.wire.syncing import Begin, Finish, Seal, SyncCall
+from asyncppo_runtime.ledger.errors import LedgerStorageError
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from asyncppo_runtime.learner.synchronization import Synchronization
 
 LONGEST_WAIT = 30.0
+
+log = logging.getLogger(__name__)
 
 
 def learner_application(
@@ -51,7 +55,11 @@ def learner_application(
     def post(path: str, kind: type[Any], handle: Callable[[Any], Awaitable[object]]) -> None:
         async def checked(message: Any) -> object:
             refuse_other_jobs(job_uid, message)
-            return await handle(message)
+            try:
+                return await handle(message)
+            except LedgerStorageError as error:
+                log.error("%s: %s", path, error)
+                raise RefusedError(503, "StorageFailed", str(error)) from error
 
         app.router.add_post(path, endpoint(kind, checked))
 

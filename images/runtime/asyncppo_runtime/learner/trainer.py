@@ -268,7 +268,8 @@ class Trainer:
             self._started = True
         if self.train_hash() != checkpoint.state.train_hash:
             raise CheckpointError(
-                f"the weights of checkpoint {checkpoint.state.version} do not hash to what its state.json says"
+                f"the weights of checkpoint {checkpoint.state.version} do not hash to what its state.json says; "
+                "remove its folder to resume from an older one, or start a new run"
             )
 
     def export_model(self, directory: Path) -> None:

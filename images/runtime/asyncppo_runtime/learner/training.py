@@ -29,9 +29,11 @@ from asyncppo_runtime.learner.selection import GroupState, Selection, select_bat
 from asyncppo_runtime.learner.stopwatch import Stopwatch
 from asyncppo_runtime.learner.threads import OwnThread
 from asyncppo_runtime.learner.trainer import Trainer
+from asyncppo_runtime.ledger.errors import LedgerError
 from asyncppo_runtime.ledger.ledger import Ledger
 from asyncppo_runtime.ledger.records import ScoreItem, SegmentKey
 from asyncppo_runtime.old_logprobs.interface import Timing
+from asyncppo_runtime.weights.errors import WeightsError
 
 log = logging.getLogger(__name__)
 
@@ -161,9 +163,9 @@ class Training:
         return Selection((), (), (), 0)
 
     async def _live_groups(self) -> list[GroupState]:
-        ready = await self._ledger(Ledger.ready_groups)
+        ready, unfinished = await self._ledger(Ledger.live_groups)
         live = [GroupState(g.group_id, True, g.oldest_version) for g in ready]
-        for group in await self._ledger(Ledger.open_groups):
+        for group in unfinished:
             known = [v for v in (group.recorded_version, group.granted_version) if v >= 0]
             live.append(GroupState(group.group_id, False, min(known, default=self._publication.version)))
         return live
@@ -327,7 +329,8 @@ class Training:
             try:
                 record = await self._publication.publish_step(self.update + 1, pending.groups, metrics)
             except Exception as error:
-                log.exception("version %d was not published", metrics.version)
+                known = isinstance(error, LedgerError | WeightsError | OSError)
+                log.error("version %d was not published: %s", metrics.version, error, exc_info=not known)
                 raise self._failed(GuardError(f"version {metrics.version} was not published: {error}")) from error
             self._seconds_before = seconds
             if self.desk is not None:
@@ -336,10 +339,17 @@ class Training:
             self._progress.add(metrics)
             self.on_update(metrics)
             self._pending = None
-            with self._metrics_file.open("ab") as file:
-                file.write(msgspec.json.encode(metrics) + b"\n")
+            self._note_down(metrics)
             log.info("update %d: version %d, reward %.3f", self.update, record.version, metrics.reward)
         self._changed.ring()
+
+    def _note_down(self, metrics: UpdateMetrics) -> None:
+        """One more line of metrics.jsonl. The ledger has it already, and the next start writes the file anew: no reason to stop."""
+        try:
+            with self._metrics_file.open("ab") as file:
+                file.write(msgspec.json.encode(metrics) + b"\n")
+        except OSError as error:
+            log.warning("update %d is not in %s: %s; it is in the ledger", metrics.update, self._metrics_file, error)
 
     async def checkpoint_now(self) -> None:
         """A clean stop: a checkpoint of the resident version, unless a step has moved the parameters past it already."""

@@ -199,12 +199,13 @@ def set_target(db: Database, number: int, version: int) -> None:
     db.execute("UPDATE epochs SET target = ? WHERE epoch = ?", version, number)
 
 
-def finished(db: Database) -> list[EpochRecord]:
-    """Every finished epoch, oldest first."""
+def finished(db: Database, after: int) -> list[EpochRecord]:
+    """Every finished epoch with a larger number than `after`, oldest first."""
     rows = db.rows(
         "SELECT epoch, coordinator, sealed_version, target, count(name), coalesce(sum(fenced), 0), seconds "
-        "FROM epochs LEFT JOIN epoch_members USING (epoch) WHERE state = ? GROUP BY epoch ORDER BY epoch",
+        "FROM epochs LEFT JOIN epoch_members USING (epoch) WHERE state = ? AND epoch > ? GROUP BY epoch ORDER BY epoch",
         FINISHED,
+        after,
     )
     return [
         EpochRecord(

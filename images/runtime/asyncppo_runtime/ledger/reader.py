@@ -94,10 +94,10 @@ class LedgerReader:
         with self._db.reading():
             return versions.version(self._db, version)
 
-    def epochs(self) -> list[EpochRecord]:
-        """Every finished epoch, oldest first."""
+    def epochs(self, after: int = 0) -> list[EpochRecord]:
+        """Every finished epoch with a larger number than `after`, oldest first."""
         with self._db.reading():
-            return epochs.finished(self._db)
+            return epochs.finished(self._db, after)
 
     def checkpoints(self) -> list[CheckpointRow]:
         """Committed checkpoints that have not been dropped, oldest first."""
@@ -117,6 +117,12 @@ class LedgerReader:
         """Incomplete groups by id: who the stragglers are and how old."""
         with self._db.reading():
             return batches.open_groups(self._db)
+
+    def live_groups(self) -> tuple[list[ReadyGroup], list[OpenGroup]]:
+        """`ready_groups` and `open_groups` of one moment: asked for one after the other, a group that becomes complete in between
+        would be in neither."""
+        with self._db.reading():
+            return batches.ready_groups(self._db), batches.open_groups(self._db)
 
     def load_groups(self, group_ids: Iterable[int]) -> list[list[StoredTrajectory]]:
         """The kept trajectories of each group, by slot, with old log-probs. Raises LedgerRefusedError GroupNotReady."""

@@ -52,7 +52,10 @@ async def _work(options: argparse.Namespace) -> int:
     job = load_manifest(options.job)
     token = _token(options.token_file)
     host, port = _address(options.listen)
-    options.directory.mkdir(parents=True, exist_ok=True)
+    try:
+        options.directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--directory {options.directory}: cannot be made ({error.strerror})") from error
     engine = make_engine(job.spec)
     async with WireClient(token) as client:
         worker = Worker(job, engine, client, name=options.name, learner=options.learner, directory=options.directory)
@@ -98,10 +101,8 @@ def _parser() -> argparse.ArgumentParser:
 def _token(file: Path) -> str:
     try:
         token = file.read_text().strip()
-    except OSError as error:
-        raise UserError(
-            f"--token-file {file}: cannot be read ({error.strerror}); mount the job's token there"
-        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--token-file {file}: cannot be read ({error}); mount the job's token there") from error
     if not token:
         raise UserError(f"--token-file {file}: is empty; it must hold the job's token")
     return token

@@ -23,11 +23,16 @@ async def coordinate(client: WireClient, learner: str, job: AsyncPPOJob) -> None
     await Coordinator(client, learner, "local", SyncLimits.of(job.spec.weight_sync)).run()
 
 
+class _QuietHandler(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A line that a full disk does not take is lost: Python's trace of it would go over the live view, and help nobody."""
+
+
 @contextlib.contextmanager
 def logged(log_file: Path) -> Iterator[None]:
     """What the shared package logs goes to a file for the time of the block, and not over the live view."""
     logger = logging.getLogger("asyncppo")
-    handler = logging.FileHandler(log_file)
+    handler = _QuietHandler(log_file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     before = logger.level, logger.propagate
     logger.addHandler(handler)

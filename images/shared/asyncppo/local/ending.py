@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from asyncppo.api.job import AsyncPPOJob
+from asyncppo.errors import AsyncPPOError
 from asyncppo.local.folder import RunFolder, write_atomically
 from asyncppo.local.outcome import Outcome
 from asyncppo.report.history import read_history
@@ -24,11 +25,22 @@ ANNOTATION = "asyncppo.io/reward-reference"
 STYLES = {"Complete": "bold green", "Failed": "bold red", "Stopped": "bold yellow"}
 
 
+class ResultsError(AsyncPPOError):
+    """A run has ended, but its results could not be written."""
+
+
 def write_results(job: AsyncPPOJob, folder: RunFolder, outcome: Outcome) -> Summary:
-    """Write summary.json and report.png; the summary."""
+    """Write summary.json and report.png; the summary. ResultsError when the disk does not take them."""
     summary = summarize(job, outcome.status, outcome.phase, outcome.message, outcome.rollout_time, outcome.restarts)
-    write_atomically(folder.summary_file, encode_summary(summary))
-    write_atomically(folder.picture_file, draw(summary, read_history(folder.metrics_file), reference(job)))
+    try:
+        write_atomically(folder.picture_file, draw(summary, read_history(folder.metrics_file), reference(job)))
+        # The last one: it is what says that the run has ended, and a run that was cut short before makes both anew.
+        write_atomically(folder.summary_file, encode_summary(summary))
+    except OSError as error:
+        raise ResultsError(
+            f"{folder.root}: the summary and the picture could not be written ({error.strerror}); free space on its volume, then "
+            f"resume: the ledger keeps what it has. The job is {outcome.phase.lower()}: {outcome.message}"
+        ) from error
     return summary
 
 

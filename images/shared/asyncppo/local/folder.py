@@ -86,7 +86,12 @@ class FolderLock:
         self._descriptor: int | None = None
 
     def __enter__(self) -> Self:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UserError(
+                f"{self._path.parent}: cannot be written ({error.strerror}); free space on its volume, or choose another --output"
+            ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -110,9 +115,12 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Write `content` so that a reader sees all of it or the file before it."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
+        with os.fdopen(
+            descriptor, "wb", buffering=0
+        ) as file:  # no buffer that a full disk would leave to be written again
+            rest = memoryview(content)
+            while rest:
+                rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
         os.chmod(name, mode)
         os.replace(name, path)
@@ -127,10 +135,13 @@ def check(folder: RunFolder, job: AsyncPPOJob, resume: bool) -> AsyncPPOJob | No
     Returns the job that ran here before (when resuming), else None. Raises UserError that says what to do instead.
     """
     root = folder.root
-    if root.exists() and not root.is_dir():
-        raise UserError(f"{root}: is a file; --output names a folder")
-    if not folder.job_file.exists():
-        if root.exists() and any(child.name != ".lock" for child in root.iterdir()):
+    try:
+        empty = _readable_and_empty(root)
+        known = folder.job_file.exists()
+    except OSError as error:
+        raise UserError(f"{root}: cannot be read ({error.strerror}); choose another --output") from error
+    if not known:
+        if not empty:
             raise UserError(f"{root}: holds files that are not a run's; choose another --output, or empty it")
         if resume:
             raise UserError(f"{root}: holds no run to resume; leave out --resume to start one")
@@ -163,17 +174,34 @@ def check(folder: RunFolder, job: AsyncPPOJob, resume: bool) -> AsyncPPOJob | No
 
 
 def claim(folder: RunFolder, job: AsyncPPOJob, before: AsyncPPOJob | None) -> AsyncPPOJob:
-    """Write job.json and the token (kept when resuming), remove what an earlier end left. Returns the job with its uid."""
+    """Write job.json and the token (kept when resuming), remove what an earlier end left. Returns the job with its uid.
+
+    Raises UserError when the folder cannot be written.
+    """
     uid = before.metadata.uid if before is not None else job.metadata.uid or str(uuid.uuid4())
     job = job.model_copy(update={"metadata": job.metadata.model_copy(update={"uid": uid}), "status": None})
-    for directory in (folder.root / "logs", folder.root / "rollouts"):
-        directory.mkdir(parents=True, exist_ok=True)
-    if not folder.token_file.exists():
-        write_atomically(folder.token_file, f"{secrets.token_urlsafe(32)}\n".encode(), mode=0o600)
-    write_atomically(folder.job_file, dump_manifest(job).encode())
-    for leftover in (folder.learner_url_file, folder.summary_file, folder.picture_file):
-        leftover.unlink(missing_ok=True)
+    try:
+        for directory in (folder.root / "logs", folder.root / "rollouts"):
+            directory.mkdir(parents=True, exist_ok=True)
+        if not folder.token_file.exists():
+            write_atomically(folder.token_file, f"{secrets.token_urlsafe(32)}\n".encode(), mode=0o600)
+        write_atomically(folder.job_file, dump_manifest(job).encode())
+        for leftover in (folder.learner_url_file, folder.summary_file, folder.picture_file):
+            leftover.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder.root}: cannot be written ({error.strerror}); free space on its volume, or choose another --output"
+        ) from error
     return job
+
+
+def _readable_and_empty(root: Path) -> bool:
+    """Whether nothing is there but a lock. OSError when that cannot be found out; UserError for a file."""
+    if not root.exists():
+        return True
+    if not root.is_dir():
+        raise UserError(f"{root}: is a file; --output names a folder")
+    return all(child.name == ".lock" for child in root.iterdir())
 
 
 def finished_phase(folder: RunFolder) -> str:

@@ -19,7 +19,7 @@ from asyncppo.local.coordination import COORDINATOR, logged
 from asyncppo.local.feed import Feed, request_stop
 from asyncppo.local.folder import RunFolder
 from asyncppo.local.outcome import Outcome
-from asyncppo.local.process import last_words
+from asyncppo.local.process import exit_in_words, last_words
 from asyncppo.local.roles import (
     LEARNER,
     Addresses,
@@ -166,7 +166,7 @@ class _Course:
             error: RoleFailedError = self._supervisor.failed.result()
             return self._outcome("Failed", str(error), error.words, error.role, bad_input=error.bad_input)
         if stopped in done:
-            return self._outcome("Stopped", "stopped; a checkpoint is saved")
+            return self._outcome("Stopped", "stopped")
         limit = self._run.job.spec.active_deadline_seconds
         return self._outcome("Failed", f"activeDeadlineSeconds ({limit}) is over; --resume with a longer one goes on")
 
@@ -175,11 +175,19 @@ class _Course:
         self._screen.note(
             "Stopping: rollouts hand in what they have, the learner saves. Ctrl-C again kills everything."
         )
-        saved = await self._unless_killed(self._drain_and_save())
-        message = (
-            outcome.message if saved else "killed in the middle of a stop; the ledger keeps what it had acknowledged"
-        )
-        return self._outcome(outcome.phase, message)
+        if not await self._unless_killed(self._drain_and_save()):
+            return self._outcome(
+                outcome.phase, "killed in the middle of a stop; the ledger keeps what it had acknowledged"
+            )
+        status = self._supervisor.exit_status(LEARNER)
+        if status == 0:
+            return self._outcome(outcome.phase, "stopped; a checkpoint is saved")
+        if status is None or status < 0:  # it had not begun to serve, or hung; there is nothing it could tell
+            return self._outcome(
+                outcome.phase, "stopped before the learner could save; the ledger keeps what it had acknowledged"
+            )
+        words = last_words(self._run.folder.log_file(LEARNER))
+        return self._outcome("Failed", f"the learner could not save ({exit_in_words(status)})", words, LEARNER)
 
     async def _save_what_can_be(self, outcome: Outcome) -> None:
         """After a failure the learner saves too, so that the run can be resumed once the cause is removed."""

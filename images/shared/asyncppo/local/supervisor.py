@@ -61,6 +61,7 @@ class _Kept:
     note: str = ""
     stopping: bool = False
     lived: float = 0.0
+    status: int | None = None
     process: RoleProcess | None = None
     task: asyncio.Task[None] | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -121,6 +122,10 @@ class Supervisor:
         process = self._roles[role].process
         return None if process is None else time.monotonic() - process.started
 
+    def exit_status(self, role: str) -> int | None:
+        """How the role's last process ended (negative: a signal); None while none has."""
+        return self._roles[role].status
+
     def alive(self, role: str) -> float:
         """Seconds that the role's processes have run in all."""
         return self._roles[role].lived + (self.age(role) or 0.0)
@@ -180,6 +185,7 @@ class Supervisor:
                     kept.process.terminate()
                 status = await kept.process.wait()
                 reason = kept.note or exit_in_words(status)
+            kept.status = status
             kept.lived += self.age(program.name) or 0.0
             kept.process = None
             kept.note = ""

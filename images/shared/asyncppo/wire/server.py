@@ -69,13 +69,15 @@ async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse
 
 def token_required(token: str) -> Any:
     """Middleware: 401 for every route that is not open, unless the bearer token is the job's. Constant-time comparison."""
+    if not token:
+        raise ValueError("an empty token would let everybody in")
     expected = f"Bearer {token}".encode()
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path not in OPEN_ROUTES and not hmac.compare_digest(
-            request.headers.get("Authorization", "").encode(), expected
-        ):
+        # Bytes that are no UTF-8 come in as surrogates and go out as the bytes they were.
+        given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
+        if request.path not in OPEN_ROUTES and not hmac.compare_digest(given, expected):
             return refusal(401, "Unauthorized", "this port needs the job's token")
         return await handler(request)
 
