@@ -63,6 +63,8 @@ def summarize(seen: Situation, before: Mapping[str, Any]) -> Status:
     }
     if seen.spec is not None:
         status["strategy"] = seen.spec.old_logits.strategy.value
+        # The first reason stays: it is the one the job was accepted with.
+        status["strategyReason"] = before.get("strategyReason") or seen.acceptance.choice
         status["rollouts"] = _rollouts(seen) if seen.decision is not None else before.get("rollouts")
     if seen.learner is not None:
         status |= _figures(seen, seen.learner)

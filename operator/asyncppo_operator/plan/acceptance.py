@@ -12,6 +12,8 @@ from typing import Any
 from asyncppo.api.changes import CHANGEABLE, changes_refused
 from asyncppo.api.job import AsyncPPOJob
 from asyncppo.errors import UserError
+from asyncppo.estimate.choice import reason as choice_reason
+from asyncppo.estimate.choice import settled
 from asyncppo_operator.names import Role
 from asyncppo_operator.plan.pods import default_image, role_spec
 from asyncppo_operator.settings import Settings
@@ -24,11 +26,15 @@ MISSING = object()
 
 @dataclass(frozen=True)
 class Acceptance:
-    """job: what runs; None when nothing valid was ever given. reason: Accepted, InvalidSpec or ImmutableField."""
+    """job: what runs; None when nothing valid was ever given. reason: Accepted, InvalidSpec or ImmutableField.
+
+    choice: why strategy Auto took what runs; "" for any other strategy.
+    """
 
     job: AsyncPPOJob | None
     reason: str
     message: str
+    choice: str = ""
 
     @property
     def accepted(self) -> bool:
@@ -39,21 +45,23 @@ class Acceptance:
 def accept(raw: Mapping[str, Any], before: AsyncPPOJob | None, settings: Settings) -> Acceptance:
     """`raw`: the job as the API server has it. `before`: what was accepted last, None for a new job."""
     try:
-        wanted = validated(raw)
+        asked = validated(raw)
+        wanted = _pinned(settled(asked, before), before, settings)
     except UserError as error:
         kept = None if before is None else _with_changeable_fields(before, raw, settings)
         return Acceptance(kept, "InvalidSpec", str(error))
+    choice = choice_reason(asked, before)
     if before is None:
-        return Acceptance(_pinned(wanted, None, settings), "Accepted", "the spec is valid")
-    wanted = _pinned(wanted, before, settings)
+        return Acceptance(wanted, "Accepted", "the spec is valid", choice)
     refused = changes_refused(before.spec, wanted.spec)
     if not refused:
-        return Acceptance(wanted, "Accepted", "the spec is valid")
+        return Acceptance(wanted, "Accepted", "the spec is valid", choice)
     text = "; ".join(str(problem) for problem in refused)
     return Acceptance(
         _with_changeable_fields(before, raw, settings),
         "ImmutableField",
         f"{text}. Until then the job runs on as it was",
+        choice,
     )
 
 

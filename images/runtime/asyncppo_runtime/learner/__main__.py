@@ -13,6 +13,7 @@ from pathlib import Path
 from asyncppo import faults
 from asyncppo.api.manifest import load_manifest
 from asyncppo.errors import UserError
+from asyncppo.estimate.choice import settled
 from asyncppo_runtime.learner.errors import CheckpointError
 from asyncppo_runtime.learner.program import Arguments, LearnerProgram
 from asyncppo_runtime.ledger.errors import LedgerError, LedgerUnusableError
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         faults.activate("learner")
         host, _, port = options.listen.rpartition(":")
         arguments = Arguments(
-            job=load_manifest(options.job),
+            job=settled(load_manifest(options.job)),
             directory=options.directory,
             host=host or "127.0.0.1",
             port=int(port),

@@ -14,6 +14,7 @@ from pathlib import Path
 from asyncppo import faults
 from asyncppo.api.manifest import load_manifest
 from asyncppo.errors import RefusedError, UserError
+from asyncppo.estimate.choice import settled
 from asyncppo.wire.client import WireClient
 from asyncppo.wire.server import serve
 from asyncppo_runtime.rollout.engines.interface import EngineError
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 async def _work(options: argparse.Namespace) -> int:
     faults.activate(options.name)
-    job = load_manifest(options.job)
+    job = settled(load_manifest(options.job))
     token = _token(options.token_file)
     host, port = _address(options.listen)
     try:

@@ -13,7 +13,7 @@ from asyncppo.api.training import PositiveFloat
 
 
 class Strategy(StrEnum):
-    """Where the old log-probabilities come from. The first three are exact."""
+    """Where the old log-probabilities come from. The first three are exact; Auto takes one of them when the job is accepted."""
 
     INTERRUPTION = "Interruption"
     SNAPSHOT = "Snapshot"
@@ -23,11 +23,12 @@ class Strategy(StrEnum):
     LINEAR = "Linear"
     RECOMPUTE = "Recompute"
     ROLLOUT = "Rollout"
+    AUTO = "Auto"
 
     @property
     def exact(self) -> bool:
         """Whether every old log-probability is that of the version that sampled the token."""
-        return self in (Strategy.INTERRUPTION, Strategy.SNAPSHOT, Strategy.DEDICATED)
+        return self in (Strategy.INTERRUPTION, Strategy.SNAPSHOT, Strategy.DEDICATED, Strategy.AUTO)
 
 
 class Scoring(StrEnum):
@@ -74,7 +75,8 @@ class OldLogitsSpec(ApiModel):
     """How the train-side log-probabilities of the sampling version are obtained. The strategy is chosen, never a default."""
 
     strategy: Strategy
-    """Interruption, Snapshot and Dedicated are exact; EWMA, LogLinear, Linear, Recompute and Rollout are not and say so."""
+    """Interruption, Snapshot and Dedicated are exact; EWMA, LogLinear, Linear, Recompute and Rollout are not and say so. Auto takes the
+    exact one with the least estimated cost, once, and says which and why."""
     scoring: Scoring = Scoring.BARRIER
     """Interruption only. Barrier scores while rollouts are paused; Overlapped beside them on one frozen copy."""
     on_unavailable: OnUnavailable = OnUnavailable.FAIL

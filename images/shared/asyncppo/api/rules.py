@@ -197,7 +197,7 @@ RULES: tuple[Rule, ...] = (
         message="only an exact strategy (Interruption, Snapshot, Dedicated) can fall back to Recompute",
         remedy="remove onUnavailable, or choose an exact strategy",
         node="oldLogits",
-        cel="self.onUnavailable != 'Fallback' || self.strategy in ['Interruption', 'Snapshot', 'Dedicated']",
+        cel="self.onUnavailable != 'Fallback' || self.strategy in ['Interruption', 'Snapshot', 'Dedicated', 'Auto']",
     ),
     Rule(
         name="RetentionCoversStaleness",
@@ -216,11 +216,14 @@ RULES: tuple[Rule, ...] = (
         name="DedicatedWorkers",
         path="oldLogit.replicas",
         reads=("oldLogits.strategy", "oldLogit.replicas"),
-        holds=lambda spec: (spec.old_logits.strategy is Strategy.DEDICATED) == (spec.old_logit.replicas >= 1),
-        message="strategy Dedicated needs at least one old-logit worker, and every other strategy has none",
+        holds=lambda spec: (
+            spec.old_logits.strategy is Strategy.AUTO
+            or (spec.old_logits.strategy is Strategy.DEDICATED) == (spec.old_logit.replicas >= 1)
+        ),
+        message="strategy Dedicated needs at least one old-logit worker, Auto may offer some, and every other strategy has none",
         remedy="set oldLogit.replicas to 1 or more with Dedicated, else to 0",
         node="",
-        cel="(self.oldLogits.strategy == 'Dedicated') == (self.oldLogit.replicas >= 1)",
+        cel="self.oldLogits.strategy == 'Auto' || (self.oldLogits.strategy == 'Dedicated') == (self.oldLogit.replicas >= 1)",
     ),
     Rule(
         name="ReachableMinReady",

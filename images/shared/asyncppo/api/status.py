@@ -239,7 +239,9 @@ class JobStatus(ApiModel):
     suspending_time: datetime | None = None
     """Since when the job has been draining, while it does."""
     strategy: Strategy | None = None
-    """The old-logits strategy in use."""
+    """The old-logits strategy in use; with Auto, the one that was taken."""
+    strategy_reason: Annotated[str, Field(max_length=4096)] | None = None
+    """Why Auto took it; not there with any other strategy."""
     version: int | None = None
     """The newest published policy version."""
     versions: Versions | None = None

@@ -22,6 +22,7 @@ COMMANDS: tuple[str, ...] = (
     "asyncppo.cli.validate",
     "asyncppo.cli.run",
     "asyncppo.cli.show",
+    "asyncppo.cli.estimate",
     "asyncppo.cli.compare",
 )
 """The modules of the commands, in the order of the help page: adding a command is one line here."""

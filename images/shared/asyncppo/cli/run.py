@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from asyncppo.api.manifest import load_manifest
@@ -60,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     console = Console()
     with prepared(request, coordinate) as local:
+        if local.folder.choice_file.exists():
+            console.print(local.folder.choice_file.read_text().strip(), soft_wrap=True, markup=False, highlight=False)
         with LiveView(console) if console.is_terminal else PlainView(sys.stdout) as screen:
             outcome = asyncio.run(local.execute(screen))
         summary = write_results(local.job, local.folder, outcome)
@@ -83,10 +86,15 @@ def _again(arguments: argparse.Namespace) -> str:
 
 def require_extras(command: str) -> None:
     """Training here needs more than the base package; say so before anything else. Raises UserError."""
+    require(command, ("rich", "matplotlib", "torch", "transformers"), "runtime,local")
+
+
+def require(command: str, modules: Sequence[str], extras: str) -> None:
+    """Raises UserError when a module that `command` needs is not installed. extras: of this package, that bring them."""
     from importlib.util import find_spec
 
-    missing = [name for name in ("rich", "matplotlib", "torch", "transformers") if find_spec(name) is None]
+    missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise UserError(
-            f"`asyncppo {command}` needs {', '.join(missing)}; install them with `pip install 'asyncppo[runtime,local]'`"
+            f"`asyncppo {command}` needs {', '.join(missing)}; install them with `pip install 'asyncppo[{extras}]'`"
         )

@@ -11,6 +11,7 @@ from asyncppo.api.job import AsyncPPOJob
 from asyncppo.api.manifest import load_manifest
 from asyncppo.cli.command import Subparsers
 from asyncppo.cli.exit_codes import ExitCode
+from asyncppo.estimate.choice import choose
 
 HOW: dict[Strategy, str] = {
     Strategy.INTERRUPTION: "rollouts pause between two versions and every token is scored by the version that sampled it",
@@ -21,6 +22,7 @@ HOW: dict[Strategy, str] = {
     Strategy.LINEAR: "interpolated between the engine's and the current probabilities",
     Strategy.RECOMPUTE: "the weights at the start of the step stand in for the sampling version",
     Strategy.ROLLOUT: "the engine's own log-probs stand in for the trainer's",
+    Strategy.AUTO: "an exact strategy is taken when the job is accepted, and stays",
 }
 
 
@@ -64,6 +66,8 @@ def _rows(job: AsyncPPOJob) -> list[tuple[str, str]]:
     if old_logits.strategy is Strategy.INTERRUPTION:
         strategy += f", scoring {old_logits.scoring}"
         strategy += " beside the rollouts" if old_logits.scoring is Scoring.OVERLAPPED else " while they are paused"
+    if old_logits.strategy is Strategy.AUTO:
+        strategy = choose(spec).reason
     batch = algorithm.batch_groups * algorithm.group_size
     bound = spec.staleness.max_versions
     return [

@@ -44,6 +44,7 @@ def status(job: Object, diagnosis: Diagnosis, events: Sequence[Object] = ()) -> 
         ("reward", _reward(job)),
         ("staleness", _at(job, "staleness", "summary") and f"{_at(job, 'staleness', 'summary')}, bound {_at(job, 'staleness', 'bound')}"),
         ("old logits", _old_logits(job)),
+        ("chosen", _at(job, "strategyReason")),
         ("rollouts", _at(job, "rollouts", "summary") and f"{_at(job, 'rollouts', 'summary')} ready"),
         ("syncs", _syncs(job)),
         ("ledger", _ledger(job)),

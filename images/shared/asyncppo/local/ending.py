@@ -5,6 +5,7 @@ Owns the files' making at the end and the closing lines. Does not own the figure
 
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
@@ -33,6 +34,8 @@ def write_results(job: AsyncPPOJob, folder: RunFolder, outcome: Outcome) -> Summ
     """Write summary.json and report.png; the summary. ResultsError when the disk does not take them."""
     summary = summarize(job, outcome.status, outcome.phase, outcome.message, outcome.rollout_time, outcome.restarts)
     try:
+        if folder.choice_file.exists():
+            summary = msgspec.structs.replace(summary, strategy_reason=folder.choice_file.read_text().strip())
         write_atomically(folder.picture_file, draw(summary, read_history(folder.metrics_file), reference(job)))
         # The last one: it is what says that the run has ended, and a run that was cut short before makes both anew.
         write_atomically(folder.summary_file, encode_summary(summary))
@@ -58,6 +61,8 @@ def tell(console: Console, summary: Summary, folder: RunFolder, outcome: Outcome
             console.print(Text(f"  | {line}"), soft_wrap=True)
     if summary.updates:
         console.print(Padding(render_summary(summary), (1, 0, 1, 2)))
+    if summary.strategy_reason:
+        console.print(Text(summary.strategy_reason), soft_wrap=True)
     console.print(_files(folder))
     if outcome.phase == "Complete":
         console.print(Text(f"To see what the agent does: asyncppo show {folder.root}"), soft_wrap=True)

@@ -61,6 +61,11 @@ class RunFolder:
         return self.root / "report.png"
 
     @property
+    def choice_file(self) -> Path:
+        """Which strategy Auto took for this run, and why; not there for any other strategy."""
+        return self.root / "choice.txt"
+
+    @property
     def model_directory(self) -> Path:
         """The trained model in Hugging Face format, exported by the learner at the end."""
         return self.root / "model"
@@ -202,6 +207,15 @@ def _readable_and_empty(root: Path) -> bool:
     if not root.is_dir():
         raise UserError(f"{root}: is a file; --output names a folder")
     return all(child.name == ".lock" for child in root.iterdir())
+
+
+def earlier(folder: RunFolder) -> AsyncPPOJob | None:
+    """The job that ran here before, None in a new folder. Raises UserError."""
+    try:
+        known = folder.job_file.exists()
+    except OSError as error:
+        raise UserError(f"{folder.root}: cannot be read ({error.strerror}); choose another --output") from error
+    return _read_job(folder.job_file) if known else None
 
 
 def finished_phase(folder: RunFolder) -> str:

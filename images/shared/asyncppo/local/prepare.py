@@ -14,7 +14,8 @@ from typing import Any
 from asyncppo.api.job import AsyncPPOJob
 from asyncppo.api.manifest import dump_manifest, parse_manifest
 from asyncppo.errors import UserError
-from asyncppo.local.folder import FolderLock, RunFolder, check, claim
+from asyncppo.estimate.choice import reason, settled
+from asyncppo.local.folder import FolderLock, RunFolder, check, claim, earlier, write_atomically
 from asyncppo.local.roles import Programs, choose_addresses
 from asyncppo.local.runner import Coordinate, LocalRun, Patience
 
@@ -41,6 +42,8 @@ def prepared(request: Request, coordinate: Coordinate) -> Iterator[LocalRun]:
     job = resolve_model(request.job, request.home)
     fit_for_one_machine(job)
     folder = RunFolder(Path(request.output) if request.output is not None else Path("runs") / job.metadata.name)
+    ran = earlier(folder)
+    why, job = reason(job, ran), settled(job, ran)
     check(folder, job, request.resume)
     addresses = choose_addresses(job, request.port)
     try:
@@ -50,6 +53,8 @@ def prepared(request: Request, coordinate: Coordinate) -> Iterator[LocalRun]:
     with FolderLock(folder):
         before = check(folder, job, request.resume)  # again: another runner may have come in between
         job = claim(folder, job, before)
+        if why and not folder.choice_file.exists():
+            write_atomically(folder.choice_file, f"{why}\n".encode())
         yield LocalRun(
             job=job,
             folder=folder,

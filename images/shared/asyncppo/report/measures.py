@@ -210,13 +210,14 @@ class UpdateMetrics(Measure, frozen=True, kw_only=True):
 
 
 class Summary(Measure, frozen=True, kw_only=True):
-    """summary.json. phase: Complete, Failed, Stopped. time: role → activity → seconds
+    """summary.json. phase: Complete, Failed, Stopped. strategy_reason: why Auto took the strategy. time: role → activity → seconds
     (a rollout's: the mean over the episodes it runs at once)."""
 
     job: str
     phase: str
     message: str = ""
     strategy: str
+    strategy_reason: str = ""
     exact: bool
     updates: int
     versions: int
