@@ -16,11 +16,15 @@ from safetensors.torch import save_file
 
 from asyncppo.api.job import AsyncPPOJob
 from asyncppo.wire.experience import Segment, segment_digest
+from asyncppo.wire.old_logits import SegmentWork
 from asyncppo.wire.versions import VersionRecord
 from asyncppo_runtime.learner.trainer import Trainer
 from asyncppo_runtime.ledger.records import ScoreItem, SegmentKey
+from asyncppo_runtime.old_logit.held import HeldModel
+from asyncppo_runtime.policy.state import policy_tensors
 from asyncppo_runtime.rollout.engines.interface import GenerateRequest
 from asyncppo_runtime.rollout.engines.torch_engine import TorchEngine
+from asyncppo_runtime.weights.store import WeightStore
 
 FLOOR_MULTIPLE = 16
 
@@ -147,6 +151,7 @@ async def test_old_logprobs_equal_brute_force_over_every_kept_version(precision:
     kept: dict[int, torch.nn.Module] = {}
     records: dict[int, VersionRecord | None] = {}
     old: dict[tuple[int, int], np.ndarray] = {}
+    kept_files = WeightStore(tmp_path / "train-side")
     try:
         for version in range(5):
             record, path = publish(trainer, version, tmp_path)
@@ -157,14 +162,31 @@ async def test_old_logprobs_equal_brute_force_over_every_kept_version(precision:
             items = items_of(opens, version)
             outcome = trainer.score(items, records)
             assert outcome.discarded == {}
-            assert outcome.unavailable == ""
+            assert outcome.unavailable == []
             assert len(outcome.scores) == len(items)
             for score in outcome.scores:
                 assert (score.version, score.train_hash) == (version, record.train_hash)
                 old[score.key.lease_id, score.key.index] = np.asarray(score.old_logprobs)
+            kept_files.publish(version, policy_tensors(trainer.model))
             move(trainer, version)
     finally:
         await engine.close()
+
+    # Dedicated: another process's model, fed with files in any order. The same call shape, so the same bits.
+    worker = HeldModel(spec)
+    for version in (3, 0, 4, 2, 1):
+        record = records[version]
+        assert record is not None
+        worker.load(kept_files.open(version), record)
+        work = [
+            SegmentWork(item.key.lease_id, item.key.index, item.key.digest, item.start, item.end, item.token_ids)
+            for item in items_of(opens, version)
+        ]
+        made = worker.score(work)
+        assert len(made) == len(work)
+        for segment, found in made:
+            assert np.array_equal(found.numpy(), old[segment.lease_id, segment.index])
+    assert worker.train_hash == records[1].train_hash  # type: ignore[union-attr]
 
     spans = [
         {segment.version for segment in trajectory.segments if segment.end > segment.start} for trajectory in opens

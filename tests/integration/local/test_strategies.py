@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from asyncppo.report.measures import Summary
 from asyncppo.report.summary import read_summary
 
 UPDATES = 4
@@ -38,12 +39,8 @@ EXACT = {
 INEXACT = {name: {"strategy": name} for name in ("EWMA", "LogLinear", "Linear", "Recompute", "Rollout")}
 
 
-@pytest.mark.parametrize("name", [*EXACT, *INEXACT])
-def test_a_small_job_trains(name: str, tmp_path: Path) -> None:
-    job = copy.deepcopy(JOB)
-    job["spec"]["oldLogits"] = (EXACT | INEXACT)[name]
-    if name == "Dedicated":
-        job["spec"]["oldLogit"] = {"replicas": 2}
+def trained(job: dict[str, Any], tmp_path: Path) -> Summary:
+    """The summary of a run that must end well."""
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     code = "import sys; from asyncppo.cli import main; sys.exit(main())"
     ended = subprocess.run(
@@ -61,6 +58,16 @@ def test_a_small_job_trains(name: str, tmp_path: Path) -> None:
     assert (summary.phase, summary.updates) == ("Complete", UPDATES)
     assert summary.ledger.balanced
     assert summary.ledger.trained == UPDATES * 16
+    return summary
+
+
+@pytest.mark.parametrize("name", [*EXACT, *INEXACT])
+def test_a_small_job_trains(name: str, tmp_path: Path) -> None:
+    job = copy.deepcopy(JOB)
+    job["spec"]["oldLogits"] = (EXACT | INEXACT)[name]
+    if name == "Dedicated":
+        job["spec"]["oldLogit"] = {"replicas": 2}
+    summary = trained(job, tmp_path)
     assert summary.exact == (name in EXACT)
     assert summary.old_logits.violations == 0
     if name in EXACT:
@@ -70,3 +77,29 @@ def test_a_small_job_trains(name: str, tmp_path: Path) -> None:
         assert summary.old_logits.exact_coverage == 0.0, "a proxy is verified against nothing"
     (line, *_) = (json.loads(text) for text in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines())
     assert line["tokens"] > 0
+
+
+@pytest.mark.parametrize("strategy", ["Interruption", "EWMA"])
+def test_the_audit_scores_a_sample_exactly(strategy: str, tmp_path: Path) -> None:
+    job = copy.deepcopy(JOB)
+    job["spec"]["oldLogits"] = {"strategy": strategy, "auditFraction": 0.5}
+    job["spec"]["staleness"] = {"maxVersions": 2}
+    audit = trained(job, tmp_path).old_logits.audit
+    assert audit.tokens > 0
+    if strategy == "Interruption":
+        assert audit.agree == audit.tokens
+        assert audit.mean_error < 1e-5
+    else:
+        assert audit.mean_error > 1e-5, "an average of versions is none of them"
+
+
+def test_a_critic_trains_beside_the_policy(tmp_path: Path) -> None:
+    job = copy.deepcopy(JOB)
+    job["spec"]["oldLogits"] = {"strategy": "Interruption"}
+    job["spec"]["algorithm"] |= {"groupSize": 1, "batchGroups": 16, "advantage": "GAE", "critic": {}}
+    summary = trained(job, tmp_path)
+    assert summary.old_logits.exact_coverage == 1.0
+    lines = [json.loads(text) for text in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["valueLoss"] > 0.0 for line in lines)
+    assert lines[0]["explainedVariance"] == 0.0, "the critic begins as a constant"
+    assert any(line["explainedVariance"] != 0.0 for line in lines[1:])

@@ -205,11 +205,12 @@ def micro_batches(batch: TokenBatch, token_budget: int) -> list[MicroBatch]:
     return [MicroBatch(rows=part, batch=batch.select(part)) for part in rows]
 
 
-def check_ready(batch: TokenBatch, exact: bool) -> None:
+def check_ready(batch: TokenBatch, exact: bool, stand_ins: bool = False) -> None:
     """Assert, before the loss, that every loss token can be trained on.
 
     Raises NotScoredError for a non-finite behavior or old log-prob or advantage; VersionMismatchError when `exact` and
-    an old log-prob comes from another version than the token.
+    an old log-prob comes from another version than the token. stand_ins: values of no version at all are let through, since they say
+    so themselves (`oldLogits.onUnavailable: Fallback`).
     """
     for name in ("behavior_logprobs", "old_logprobs", "advantages"):
         bad = batch.loss_mask & ~torch.isfinite(getattr(batch, name))
@@ -221,6 +222,8 @@ def check_ready(batch: TokenBatch, exact: bool) -> None:
             )
     if exact:
         wrong = batch.loss_mask & (batch.old_version_used != batch.policy_version)
+        if stand_ins:
+            wrong = wrong & (batch.old_version_used != NO_VERSION)
         if wrong.any():
             row, position = _first(wrong)
             raise VersionMismatchError(

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asyncppo_runtime.algorithm.audit import AuditSums
 from asyncppo_runtime.algorithm.batch import TokenBatch
 from asyncppo_runtime.algorithm.discrepancy import Correction
 from asyncppo_runtime.algorithm.losses import LossOutput, LossSettings
@@ -62,8 +63,9 @@ class StepSums:
 
     From the batch alone (`batch_sums`): trajectories, tokens, exact_tokens (scored by the version that sampled them), staleness
     (per token) and, per trajectory, oldest_staleness (train version minus its oldest), end_staleness (minus its newest), span.
-    From the loss (`loss_sums`), over the tokens that took a forward (`measured`): the rest. loss, policy_loss, entropy and kl are
-    normalised already and simply add up. masked_low/high: dropped by the correction, with an r_d of their own below/above 1.
+    From the loss (`loss_sums`), over the tokens that took a forward (`measured`): the rest. loss, policy_loss, entropy, kl and
+    value_loss are normalised already and simply add up. audit: of the audited tokens.
+    masked_low/high: dropped by the correction, with an r_d of their own below/above 1.
     capped: kept with less weight than r_d.
     out_of_range: r_s outside the clip range whatever the sign of the advantage. active, masked, clipped, masked_and_clipped: quadrants.
     """
@@ -79,6 +81,9 @@ class StepSums:
     policy_loss: float = 0.0
     entropy: float = 0.0
     kl: float = 0.0
+    value_loss: float = 0.0
+    value_squared_error: float = 0.0
+    value_clipped: int = 0
     measured: int = 0
     discrepancy: DiscrepancySums = field(default_factory=DiscrepancySums)
     staleness_ratio: RatioSums = field(default_factory=RatioSums)
@@ -95,6 +100,7 @@ class StepSums:
     masked: int = 0
     clipped: int = 0
     masked_and_clipped: int = 0
+    audit: AuditSums = field(default_factory=AuditSums)
 
     @classmethod
     def zero(cls) -> "StepSums":

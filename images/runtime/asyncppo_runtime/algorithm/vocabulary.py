@@ -26,10 +26,12 @@ KEPT_FRACTION = 0.7
 
 @dataclass(frozen=True)
 class Logprobs:
-    """logprobs: log-probability of each chosen token; entropy: of the whole distribution (nats), or None where not asked for."""
+    """logprobs: log-probability of each chosen token. entropy: of the whole distribution (nats); values: of the contexts before the
+    tokens, by a critic's head. None where not asked for."""
 
     logprobs: Tensor
     entropy: Tensor | None = None
+    values: Tensor | None = None
 
 
 def token_logprobs(

@@ -97,6 +97,7 @@ class Board:
                 exact=spec.old_logits.strategy.exact,
                 exact_coverage=exact_coverage(progress.exact_tokens, progress.tokens, totals.tokens.discarded),
                 fallbacks=totals.tokens.fallback,
+                audit=progress.audit,
                 waiting=self._training.segments_waiting,
                 unavailable=self._training.unavailable,
                 violations=sum(totals.refused.get(why, 0) + totals.discarded.get(why, 0) for why in CONTRADICTIONS),

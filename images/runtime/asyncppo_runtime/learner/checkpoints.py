@@ -1,14 +1,15 @@
 """Checkpoint files: weights, optimizer, progress; written beside, synced, renamed. Which ones count, the ledger says.
 
 A folder `checkpoints/<version>/` holds model.safetensors (train-side parameters), optimizer.safetensors (one tensor per state
-entry, named `<parameter index>.<entry>`), strategy.safetensors (what the old-logits strategy keeps, if anything) and state.json.
+entry, named `<parameter index>.<entry>`), strategy.safetensors (what the old-logits strategy keeps, if anything),
+critic.safetensors (with GAE only) and state.json.
 No pickle anywhere.
 """
 
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from asyncppo.faults import CHECKPOINT, Moment, inside, refuse_write
 from asyncppo_runtime.learner.errors import CheckpointError
+
+CRITIC = "critic.safetensors"
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,14 @@ class CheckpointState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint in memory: parameters by name, optimizer tensors by `<index>.<entry>`, the strategy's own tensors."""
+    """A whole checkpoint in memory: parameters by name, optimizer tensors by `<index>.<entry>`, the strategy's own tensors, the
+    critic's head."""
 
     state: CheckpointState
     parameters: dict[str, torch.Tensor]
     optimizer: dict[str, torch.Tensor]
     strategy: dict[str, torch.Tensor]
+    critic: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def checkpoint_path(root: Path, version: int) -> Path:
@@ -55,6 +60,8 @@ def write_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
         save_file(checkpoint.parameters, draft / "model.safetensors")
         save_file(checkpoint.optimizer, draft / "optimizer.safetensors")
         save_file(checkpoint.strategy, draft / "strategy.safetensors")
+        if checkpoint.critic:
+            save_file(checkpoint.critic, draft / CRITIC)
         (draft / "state.json").write_text(json.dumps(asdict(checkpoint.state)) + "\n")
         for path in (*draft.iterdir(), draft):
             _sync(path)
@@ -81,11 +88,12 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         parameters = load_file(folder / "model.safetensors")
         optimizer = load_file(folder / "optimizer.safetensors")
         strategy = load_file(folder / "strategy.safetensors")
+        critic = load_file(folder / CRITIC) if (folder / CRITIC).exists() else {}
     except (OSError, ValueError, msgspec.MsgspecError, SafetensorError) as error:
         raise CheckpointError(
             f"checkpoint {folder} is damaged ({error}); remove it to resume from an older one, or start a new run"
         ) from error
-    return Checkpoint(state, parameters, optimizer, strategy)
+    return Checkpoint(state, parameters, optimizer, strategy, critic)
 
 
 def remove_checkpoints(root: Path, keep: set[int]) -> list[int]:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from asyncppo.report.measures import Discrepancy, Staleness, UpdateMetrics
+from asyncppo.report.measures import Audit, Discrepancy, Staleness, UpdateMetrics
+from asyncppo_runtime.algorithm.audit import AuditSums
 from asyncppo_runtime.algorithm.batch import SegmentInput, TokenBatch, TrajectoryInput
 from asyncppo_runtime.algorithm.statistics import StepSums
 from asyncppo_runtime.learner.progress import weighted_slope
@@ -55,8 +56,12 @@ def proxy_scores(
     ]
 
 
-def update_metrics(batch: TokenBatch, idle: torch.Tensor, sums: StepSums) -> UpdateMetrics:
+def update_metrics(
+    batch: TokenBatch, idle: torch.Tensor, sums: StepSums, explained_variance: float = 0.0
+) -> UpdateMetrics:
     """The metrics of one update as far as the batch and its loss know them. idle: bool [B], trajectories of zero-variance groups.
+
+    explained_variance: of the returns by the critic, before this step.
 
     In-flight staleness of a token runs to its trajectory's newest token, queued staleness from there to this step.
     """
@@ -103,8 +108,24 @@ def update_metrics(batch: TokenBatch, idle: torch.Tensor, sums: StepSums) -> Upd
             "clipped": sums.clipped,
             "maskedAndClipped": sums.masked_and_clipped,
         },
+        value_loss=sums.value_loss,
+        explained_variance=explained_variance,
+        audit=audit_figures(sums.audit),
         exact_coverage=sums.exact_tokens / max(1, sums.tokens),
         response_length=sums.tokens / max(1, sums.trajectories),
+    )
+
+
+def audit_figures(sums: AuditSums) -> Audit:
+    """The counts as a measure."""
+    return Audit(
+        tokens=sums.tokens,
+        agree=sums.agree,
+        false_masks=sums.false_mask,
+        missed_masks=sums.missed_mask,
+        false_clips=sums.false_clip,
+        missed_clips=sums.missed_clip,
+        mean_error=sums.absolute_error / sums.tokens if sums.tokens else 0.0,
     )
 
 

@@ -6,7 +6,7 @@ Owns sums over updates. Does not own the metrics of one update (`trainer`), nor 
 from collections.abc import Sequence
 from itertools import accumulate
 
-from asyncppo.report.measures import Discrepancy, Quantiles, Reward, Staleness, Syncs, UpdateMetrics
+from asyncppo.report.measures import Audit, Discrepancy, Quantiles, Reward, Staleness, Syncs, UpdateMetrics
 
 
 class Progress:
@@ -23,6 +23,7 @@ class Progress:
         self._k3 = 0.0
         self._max_abs = 0.0
         self._covered = 0.0
+        self.audit = Audit()
 
     def add(self, metrics: UpdateMetrics) -> None:
         """Fold in one more update. An update trained again after a restore replaces its reward."""
@@ -37,6 +38,7 @@ class Progress:
         self._trajectories += metrics.trajectories
         self._k3 += metrics.discrepancy.k3 * metrics.tokens
         self._max_abs = max(self._max_abs, metrics.discrepancy.max_abs)
+        self.audit = self.audit + metrics.audit
         self._covered += metrics.exact_coverage * metrics.tokens
 
     @property

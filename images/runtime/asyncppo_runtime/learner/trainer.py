@@ -18,13 +18,17 @@ from asyncppo.api.training import Precision
 from asyncppo.report.measures import UpdateMetrics
 from asyncppo.wire.versions import Canary, VersionRecord
 from asyncppo_runtime.algorithm.advantages import estimate, zero_variance
+from asyncppo_runtime.algorithm.audit import audit
 from asyncppo_runtime.algorithm.batch import NO_VERSION, TokenBatch, build_batch, check_ready, micro_batches
 from asyncppo_runtime.algorithm.discrepancy import correct
 from asyncppo_runtime.algorithm.logprobs import forward_logprobs
 from asyncppo_runtime.algorithm.losses import LossInputs, LossSettings, Normalizer, policy_loss
 from asyncppo_runtime.algorithm.statistics import StepSums, batch_sums, loss_sums
+from asyncppo_runtime.algorithm.value_loss import explained_variance, value_loss
+from asyncppo_runtime.learner.auditor import Auditor, Truth
 from asyncppo_runtime.learner.checkpoints import Checkpoint, CheckpointState
 from asyncppo_runtime.learner.conversion import proxy_scores, trajectory_inputs, update_metrics
+from asyncppo_runtime.learner.critic import Critic, Judgement
 from asyncppo_runtime.learner.errors import CheckpointError, GuardError
 from asyncppo_runtime.learner.restoring import optimizer_tensors, restore_optimizer, restore_parameters
 from asyncppo_runtime.learner.schedule import learning_rate
@@ -72,7 +76,7 @@ class ExportedVersion:
 class Trainer:
     """Model, optimizer and the gradient of the next step.
 
-    directory: where the old-logits strategy may keep files. UserError when the model cannot be had.
+    directory: where the old-logits strategy may keep files (the audit beside it). UserError when the model cannot be had.
     """
 
     def __init__(self, spec: AsyncPPOJobSpec, directory: Path | None = None) -> None:
@@ -86,6 +90,11 @@ class Trainer:
         self._optimizer = torch.optim.AdamW(
             self._trained, lr=optimizer.learning_rate, betas=(0.9, 0.95), weight_decay=optimizer.weight_decay
         )
+        self.critic = Critic(spec.algorithm.critic, self.model) if spec.algorithm.critic is not None else None
+        if self.critic is not None:
+            self._optimizer.add_param_group(
+                {"params": self.critic.parameters, "lr": self.critic.spec.learning_rate, "weight_decay": 0.0}
+            )
         self._reference = copy.deepcopy(self.model).eval() if spec.algorithm.kl_coefficient else None
         self._settings = LossSettings.of(spec.algorithm)
         self._forward = ForwardSettings(spec.sampling.temperature, spec.optimizer.micro_batch_tokens)
@@ -93,6 +102,14 @@ class Trainer:
         self._started = False
         self._live: set[int] = set()
         self.strategy = make_strategy(StrategySettings(spec.old_logits, spec.staleness, directory))
+        self._auditor = self._make_auditor(directory)
+
+    def _make_auditor(self, directory: Path | None) -> Auditor | None:
+        fraction = self._spec.old_logits.audit_fraction
+        if not fraction:
+            return None
+        beside = directory.with_name("audit") if directory is not None else None
+        return Auditor(fraction, self._spec.seed, self._spec.staleness.max_versions, self.strategy, beside)
 
     # --- identity ---------------------------------------------------------------------------------------------------------
     def train_hash(self) -> str:
@@ -128,33 +145,56 @@ class Trainer:
         NotScoredError, VersionMismatchError for a batch that must not be trained on.
         """
         algorithm = self._spec.algorithm
-        batch = build_batch(trajectory_inputs(groups), version, self._log_dtype)
-        batch = batch.with_advantages(estimate(algorithm.advantage, batch.rewards, batch.group, batch.loss_mask))
+        batch, judgement = self.with_advantages(build_batch(trajectory_inputs(groups), version, self._log_dtype))
         if self.strategy.traits.timing is not Timing.AT_STEP:
-            fallback = self._spec.old_logits.on_unavailable is OnUnavailable.FALLBACK
-            check_ready(batch, exact=self.strategy.traits.exact and not fallback)
+            stand_ins = self._spec.old_logits.on_unavailable is OnUnavailable.FALLBACK
+            check_ready(batch, exact=self.strategy.traits.exact, stand_ins=stand_ins)
         batch = self.strategy.prepare(batch, self.model, self._forward)
+        truth = self._truth(batch, groups)
         idle = zero_variance(batch.rewards, batch.group)
         sums = batch_sums(batch)
         normalizer = Normalizer.of(algorithm.normalization, batch.loss_mask)
-        forwarded, proxy = batch, self.strategy.traits.timing is Timing.AT_STEP
-        if not algorithm.entropy_coefficient and not algorithm.kl_coefficient and not proxy:
-            forwarded = batch.select(torch.nonzero(~idle)[:, 0])
+        proxy = self.strategy.traits.timing is Timing.AT_STEP
+        spared = not algorithm.entropy_coefficient and not algorithm.kl_coefficient and not proxy and judgement is None
+        rows = torch.nonzero(~idle if spared else torch.ones_like(idle))[:, 0]
         scores: list[Score] = []
         train_hash = self.train_hash() if proxy else ""
         self._optimizer.zero_grad(set_to_none=True)
-        if forwarded.token_ids.shape[0]:
-            for part in micro_batches(forwarded, self._spec.optimizer.micro_batch_tokens):
-                part_sums, anchor = self._backward(part.batch, normalizer)
+        if rows.numel():
+            for part in micro_batches(batch.select(rows), self._spec.optimizer.micro_batch_tokens):
+                own, width = rows[part.rows], part.batch.token_ids.shape[1]
+                judged = judgement.select(own, width) if judgement is not None else None
+                known = truth.select(own, width) if truth is not None else None
+                part_sums, anchor = self._backward(part.batch, normalizer, judged, known)
                 sums = sums + part_sums
                 if proxy:
-                    scores += proxy_scores(groups, part.rows, anchor, version, train_hash, self.strategy.traits.kind)
+                    scores += proxy_scores(groups, own, anchor, version, train_hash, self.strategy.traits.kind)
         self._sums = sums
-        if not math.isfinite(sums.loss):
+        if not math.isfinite(sums.loss + sums.value_loss):
             raise GuardError(f"the loss of update {update + 1} is not finite; nothing was published")
-        return Accumulated(update_metrics(batch, idle, sums), scores)
+        explained = 0.0
+        if judgement is not None:
+            explained = explained_variance(judgement.values, judgement.returns, batch.loss_mask)
+        return Accumulated(update_metrics(batch, idle, sums, explained), scores)
 
-    def _backward(self, batch: TokenBatch, normalizer: Normalizer) -> tuple[StepSums, torch.Tensor]:
+    def with_advantages(self, batch: TokenBatch) -> tuple[TokenBatch, Judgement | None]:
+        """The batch with its advantages; with GAE also what the critic, as it is now, says of it."""
+        algorithm = self._spec.algorithm
+        if self.critic is None:
+            made = estimate(algorithm.advantage, batch.rewards, batch.group, batch.loss_mask)
+            return batch.with_advantages(made), None
+        judgement = self.critic.judge(self.model, batch, self._spec.optimizer.micro_batch_tokens)
+        return batch.with_advantages(judgement.advantages), judgement
+
+    def _truth(self, batch: TokenBatch, groups: list[list[StoredTrajectory]]) -> Truth | None:
+        if self._auditor is None:
+            return None
+        leases = [stored.lease_id for group in groups for stored in group]
+        return self._auditor.truth(batch, leases, self.model, self._forward)
+
+    def _backward(
+        self, batch: TokenBatch, normalizer: Normalizer, judgement: Judgement | None, truth: Truth | None
+    ) -> tuple[StepSums, torch.Tensor]:
         algorithm = self._spec.algorithm
         policy = forward_logprobs(
             self.model,
@@ -163,6 +203,7 @@ class Trainer:
             self._forward.temperature,
             with_entropy=True,
             mask=batch.loss_mask,
+            value_head=self.critic.head if self.critic is not None else None,
         )
         anchor = self.strategy.proximal(batch, policy.logprobs)
         correction = correct(algorithm.discrepancy, anchor, batch.behavior_logprobs, batch.loss_mask)
@@ -176,8 +217,37 @@ class Trainer:
             reference_logprobs=self._reference_logprobs(batch),
         )
         output = policy_loss(self._settings, inputs, normalizer)
-        torch.autograd.backward(output.loss)
-        return loss_sums(batch, self._settings, anchor, policy.logprobs, correction, output), anchor
+        loss, sums = output.loss, StepSums()
+        if self.critic is not None and judgement is not None and policy.values is not None:
+            value = value_loss(
+                policy.values,
+                judgement.values,
+                judgement.returns,
+                batch.loss_mask,
+                normalizer,
+                self.critic.spec.value_clip,
+            )
+            loss = loss + self.critic.spec.value_coefficient * value.loss
+            sums = StepSums(
+                value_loss=float(value.loss.detach()),
+                value_squared_error=value.squared_error,
+                value_clipped=value.clipped,
+            )
+        torch.autograd.backward(loss)
+        if truth is not None:
+            sums = sums + StepSums(
+                audit=audit(
+                    self._settings,
+                    algorithm.discrepancy,
+                    anchor,
+                    truth.logprobs,
+                    batch.behavior_logprobs,
+                    policy.logprobs.detach(),
+                    batch.advantages,
+                    truth.audited,
+                )
+            )
+        return sums + loss_sums(batch, self._settings, anchor, policy.logprobs, correction, output), anchor
 
     @torch.no_grad()
     def _reference_logprobs(self, batch: TokenBatch) -> torch.Tensor | None:
@@ -195,9 +265,19 @@ class Trainer:
         rate = learning_rate(self._spec.optimizer, update, self._spec.algorithm.updates)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        norm = float(torch.nn.utils.clip_grad_norm_(self._trained, self._spec.optimizer.gradient_clip))
-        if not math.isfinite(norm):
-            raise GuardError(f"the gradient of update {update + 1} is not finite (norm {norm}); nothing was published")
+        clip = self._spec.optimizer.gradient_clip
+        norm = float(torch.nn.utils.clip_grad_norm_(self._trained, clip))
+        norms = {"gradient": norm}
+        if self.critic is not None:
+            critic_rate = rate / self._spec.optimizer.learning_rate * self.critic.spec.learning_rate
+            self._optimizer.param_groups[-1]["lr"] = critic_rate
+            # of its own, so that the critic's errors do not shorten the policy's step
+            norms["critic's gradient"] = float(torch.nn.utils.clip_grad_norm_(self.critic.parameters, clip))
+        for what, found in norms.items():
+            if not math.isfinite(found):
+                raise GuardError(
+                    f"the {what} of update {update + 1} is not finite (norm {found}); nothing was published"
+                )
         try:
             self.strategy.before_step(self._tensors, unscored)
         except UnscoredTokensError as error:
@@ -229,7 +309,10 @@ class Trainer:
     def published(self, version: int) -> None:
         """The resident parameters are those of `version` from now on."""
         self._start(version)
-        self.strategy.published(version, self._tensors, self.train_hash())
+        train_hash = self.train_hash()
+        self.strategy.published(version, self._tensors, train_hash)
+        if self._auditor is not None:
+            self._auditor.published(version, self._tensors, train_hash)
         self._live.add(version)
 
     def _start(self, version: int) -> None:
@@ -240,6 +323,8 @@ class Trainer:
     def adopt(self, train_hashes: dict[int, str]) -> None:
         """After a restart: versions that tokens may still be alive of."""
         self.strategy.adopt(train_hashes)
+        if self._auditor is not None:
+            self._auditor.adopt(train_hashes)
         self._live |= train_hashes.keys()
 
     def retire(self, needed: set[int]) -> None:
@@ -255,14 +340,17 @@ class Trainer:
         return Checkpoint(
             CheckpointState(version, update, self.train_hash(), fingerprint),
             parameters={name: tensor.detach().clone() for name, tensor in self._tensors.items()},
-            optimizer=optimizer_tensors(self._optimizer, len(self._trained)),
+            optimizer=optimizer_tensors(self._optimizer, len(self._optimized)),
             strategy=self.strategy.state(),
+            critic=self.critic.tensors() if self.critic is not None else {},
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take over a checkpoint's parameters and optimizer state. CheckpointError when they do not fit the manifest's model."""
         restore_parameters(self._tensors, checkpoint)
-        restore_optimizer(self._optimizer, self._trained, checkpoint)
+        restore_optimizer(self._optimizer, self._optimized, checkpoint)
+        if self.critic is not None:
+            self.critic.restore(checkpoint.critic, checkpoint.state.version)
         if checkpoint.strategy:
             self.strategy.restore(checkpoint.strategy)
             self._started = True
@@ -275,6 +363,11 @@ class Trainer:
     def export_model(self, directory: Path) -> None:
         """The trained model in Hugging Face format."""
         save_pretrained(self.model, build_tokenizer(self._spec), directory)
+
+    @property
+    def _optimized(self) -> list[torch.nn.Parameter]:
+        """Everything the optimizer moves, in the order of its state."""
+        return [*self._trained, *(self.critic.parameters if self.critic is not None else [])]
 
     @property
     def _log_dtype(self) -> torch.dtype:

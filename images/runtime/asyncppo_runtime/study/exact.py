@@ -12,7 +12,6 @@ from torch import Tensor
 
 from asyncppo.api.job import AsyncPPOJobSpec
 from asyncppo.wire.versions import VersionRecord
-from asyncppo_runtime.algorithm.advantages import estimate
 from asyncppo_runtime.algorithm.audit import AuditSums, audit
 from asyncppo_runtime.algorithm.batch import build_batch, micro_batches
 from asyncppo_runtime.algorithm.logprobs import forward_logprobs
@@ -79,8 +78,7 @@ class ExactScorer:
         """The decisions of the trainer's strategy on this batch against the exact ones. Call before the step; moves nothing."""
         spec = self._spec
         dtype = torch.float64 if next(self._model.parameters()).dtype == torch.float64 else torch.float32
-        batch = build_batch(trajectory_inputs(groups), version, dtype)
-        batch = batch.with_advantages(estimate(spec.algorithm.advantage, batch.rewards, batch.group, batch.loss_mask))
+        batch, _ = trainer.with_advantages(build_batch(trajectory_inputs(groups), version, dtype))
         batch = trainer.strategy.prepare(batch, trainer.model, self._forward)
         truth = _spread(batch.old_logprobs, groups, exact)
         sums = AuditSums()

@@ -9,16 +9,10 @@ from typing import Any
 from asyncppo.api.problems import Problem, shown
 from asyncppo.api.schema import at, spec_schema
 
-NOT_BUILT: tuple[tuple[str, str], ...] = (
-    ("weightSync.transport", "NCCL"),
-    ("algorithm.advantage", "GAE"),
-)
+NOT_BUILT: tuple[tuple[str, str], ...] = (("weightSync.transport", "NCCL"),)
 """Enum values that are not built: (path below `spec`, value)."""
 
-ONLY: tuple[tuple[str, Any], ...] = (
-    ("sampling.topP", 1.0),
-    ("oldLogits.auditFraction", 0.0),
-)
+ONLY: tuple[tuple[str, Any], ...] = (("sampling.topP", 1.0),)
 """Fields of which one value only is built: (path below `spec`, that value)."""
 
 

@@ -76,6 +76,19 @@ EXACTNESS_VIOLATIONS = counter(
 FALLBACKS = counter(
     "asyncppo_learner_old_logprob_fallback_tokens_total", "Tokens whose exact old log-prob could not be had."
 )
+AUDITED = counter(
+    "asyncppo_learner_audited_tokens_total",
+    "Tokens also scored exactly, by what the old log-probs in use decided on them: all, agree, falseMask, missedMask, falseClip, "
+    "missedClip.",
+    "decision",
+)
+AUDIT_ERROR = gauge("asyncppo_learner_audit_error_nats", "Mean |old - exact| log-probability of audited tokens.")
+SCORING_QUEUE = gauge(
+    "asyncppo_learner_scoring_queue_segments", "Segments that wait for an old-logit worker (strategy Dedicated)."
+)
+SCORER_LOST = gauge(
+    "asyncppo_learner_scorer_lost", "1 while no old-logit worker can be counted on (strategy Dedicated), else 0."
+)
 
 LOSS = gauge("asyncppo_learner_loss", "Loss of the newest step.")
 GRADIENT_NORM = gauge("asyncppo_learner_gradient_norm", "Global gradient norm of the newest step before clipping.")
@@ -84,6 +97,11 @@ ENTROPY = gauge("asyncppo_learner_entropy_nats", "Mean token entropy of the newe
 KL = gauge("asyncppo_learner_reference_kl_nats", "KL estimate against the initial policy of the newest batch.")
 EFFECTIVE_SAMPLE_SIZE = gauge(
     "asyncppo_learner_effective_sample_ratio", "Effective sample size of the newest batch over its tokens."
+)
+VALUE_LOSS = gauge("asyncppo_learner_value_loss", "Loss of the critic at the newest step (GAE).")
+EXPLAINED_VARIANCE = gauge(
+    "asyncppo_learner_explained_variance_ratio",
+    "Share of the newest batch's variance of returns that the critic explained (GAE).",
 )
 
 LEDGER_TRAJECTORIES = gauge(
@@ -120,7 +138,8 @@ BUILT = (
     TOKEN_STALENESS, TOKEN_STALENESS_IN_FLIGHT, TOKEN_STALENESS_QUEUED, TRAJECTORY_STALENESS,
     DISCREPANCY_TOKENS, DISCREPANCY_ABS, DISCREPANCY_K3, DISCREPANCY_MAX, DISCREPANCY_SLOPE,
     STALENESS_RATIO, STALENESS_RATIO_MAX, CLIPPED, MASKED, QUADRANT_TOKENS, EXACT_COVERAGE, EXACTNESS_VIOLATIONS, FALLBACKS,
-    LOSS, GRADIENT_NORM, LEARNING_RATE, ENTROPY, KL, EFFECTIVE_SAMPLE_SIZE,
+    AUDITED, AUDIT_ERROR, SCORING_QUEUE, SCORER_LOST,
+    LOSS, GRADIENT_NORM, LEARNING_RATE, ENTROPY, KL, EFFECTIVE_SAMPLE_SIZE, VALUE_LOSS, EXPLAINED_VARIANCE,
     LEDGER_TRAJECTORIES, LEDGER_DISCARDED_TRAJECTORIES, LEDGER_REFUSED, LEDGER_TOKENS, LEDGER_DISCARDED_TOKENS,
     LEDGER_BALANCED, SYNCS, FENCED, MEMBERS, MEMBER_SKEW, BATCH_PROGRESS, ACTIVITY,
 )  # fmt: skip

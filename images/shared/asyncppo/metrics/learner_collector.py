@@ -84,6 +84,19 @@ class LearnerCollector(Collector):
         yield names.EXACT_COVERAGE.samples([((), status.old_logits.exact_coverage)])
         yield names.EXACTNESS_VIOLATIONS.samples([((), status.old_logits.violations)])
         yield names.FALLBACKS.samples([((), status.old_logits.fallbacks)])
+        audit = status.old_logits.audit
+        decisions = {
+            "all": audit.tokens,
+            "agree": audit.agree,
+            "falseMask": audit.false_masks,
+            "missedMask": audit.missed_masks,
+            "falseClip": audit.false_clips,
+            "missedClip": audit.missed_clips,
+        }
+        yield names.AUDITED.samples([((decision,), count) for decision, count in decisions.items()])
+        yield names.AUDIT_ERROR.samples([((), audit.mean_error)])
+        yield names.SCORING_QUEUE.samples([((), status.old_logits.waiting)])
+        yield names.SCORER_LOST.samples([((), float(bool(status.old_logits.unavailable)))])
 
 
 def _ledger(status: LearnerStatus) -> Iterator[Family]:
@@ -136,6 +149,8 @@ def _newest_batch(update: UpdateMetrics) -> Iterator[Family]:
         (names.ENTROPY, update.entropy),
         (names.KL, update.kl),
         (names.EFFECTIVE_SAMPLE_SIZE, update.effective_sample_size),
+        (names.VALUE_LOSS, update.value_loss),
+        (names.EXPLAINED_VARIANCE, update.explained_variance),
         (names.STALENESS_RATIO, update.staleness_ratio_mean),
         (names.STALENESS_RATIO_MAX, update.staleness_ratio_max),
         (names.CLIPPED, update.clip_fraction),

@@ -18,6 +18,36 @@ class Reward(Measure, frozen=True, kw_only=True):
     best: float = 0.0
 
 
+class Audit(Measure, frozen=True, kw_only=True):
+    """What the old log-probs in use decided on audited tokens, against the exact ones (oldLogits.auditFraction).
+
+    agree: tokens for which both mask and clip are the same. false_masks: dropped though the exact value keeps them; missed_masks: the
+    reverse; false_clips and missed_clips alike. mean_error: mean |old - exact|, nats.
+    """
+
+    tokens: int = 0
+    agree: int = 0
+    false_masks: int = 0
+    missed_masks: int = 0
+    false_clips: int = 0
+    missed_clips: int = 0
+    mean_error: float = 0.0
+
+    def __add__(self, other: "Audit") -> "Audit":
+        """Over both parts."""
+        tokens = self.tokens + other.tokens
+        error = self.mean_error * self.tokens + other.mean_error * other.tokens
+        return Audit(
+            tokens=tokens,
+            agree=self.agree + other.agree,
+            false_masks=self.false_masks + other.false_masks,
+            missed_masks=self.missed_masks + other.missed_masks,
+            false_clips=self.false_clips + other.false_clips,
+            missed_clips=self.missed_clips + other.missed_clips,
+            mean_error=error / tokens if tokens else 0.0,
+        )
+
+
 class OldLogits(Measure, frozen=True, kw_only=True):
     """exact_coverage: fraction of sampled loss tokens whose old log-prob was verified to come from the version that sampled them.
 
@@ -32,6 +62,7 @@ class OldLogits(Measure, frozen=True, kw_only=True):
     fallbacks: int = 0
     waiting: int = 0
     unavailable: str = ""
+    audit: Audit = Audit()
 
 
 class Staleness(Measure, frozen=True, kw_only=True):
@@ -207,6 +238,9 @@ class UpdateMetrics(Measure, frozen=True, kw_only=True):
     exact_coverage: float = 0.0
     seconds: dict[str, float] = {}
     response_length: float = 0.0
+    value_loss: float = 0.0
+    explained_variance: float = 0.0
+    audit: Audit = Audit()
 
 
 class Summary(Measure, frozen=True, kw_only=True):

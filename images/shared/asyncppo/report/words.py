@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from asyncppo.report.measures import Quantiles, Summary
+from asyncppo.report.measures import Audit, Quantiles, Summary
 from asyncppo.report.wording import percent, scientific, short
 
 QUIET = "bright_black"
@@ -47,14 +47,29 @@ def _reward(summary: Summary) -> Text:
 def _old_logits(summary: Summary) -> Text:
     figures = summary.old_logits
     text = Text(summary.strategy)
-    text.append("  exact" if summary.exact else "  inexact", style=GOOD if summary.exact else CAUTION)
+    label = "inexact" if not summary.exact else "exact in part" if figures.fallbacks else "exact"
+    text.append(f"  {label}", style=GOOD if label == "exact" else CAUTION)
     expected = figures.exact_coverage == 1.0 or not summary.exact or not summary.updates
     text.append("  verified ", style=QUIET).append(percent(figures.exact_coverage), style="" if expected else BAD)
     text.append(" of tokens  ", style=QUIET)
     text.append(f"{figures.violations:,}", style=BAD if figures.violations else "").append(" violations", style=QUIET)
     if figures.fallbacks:
-        text.append(f"  {figures.fallbacks:,}", style=CAUTION).append(" fallbacks", style=QUIET)
+        text.append(f"  {figures.fallbacks:,}", style=CAUTION).append(" tokens fell back", style=QUIET)
+    if figures.audit.tokens:
+        text.append(f"\n{_audit(figures.audit)}", style=QUIET)
     return text
+
+
+def _audit(audit: Audit) -> str:
+    """The audit in one line."""
+    parts = {
+        "false masks": audit.false_masks,
+        "missed masks": audit.missed_masks,
+        "false clips": audit.false_clips,
+        "missed clips": audit.missed_clips,
+    }
+    shares = ", ".join(f"{name} {percent(count / audit.tokens)}" for name, count in parts.items())
+    return f"audited {audit.tokens:,} tokens: {shares}; mean error {scientific(audit.mean_error)} nats"
 
 
 def _staleness(summary: Summary) -> Text:
