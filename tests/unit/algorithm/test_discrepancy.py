@@ -57,6 +57,17 @@ def test_ice_pop_has_its_own_upper_bound_and_the_plain_ratio_as_weight():
     assert result.weight[0].tolist() == pytest.approx([0.0, 0.51, 4.9, 0.0])
 
 
+def test_without_limits_tis_and_ice_pop_are_plain_importance_weighting():
+    ratios = (1e-6, 0.3, 1.0, 7.0, 4e5)
+    for spec in (
+        control(DiscrepancyControl.TIS, cap=1e9),
+        control(DiscrepancyControl.ICE_POP, bound=1e9, cap=1e9),
+    ):
+        result = corrected(spec, *ratios)
+        assert result.mask.all()
+        assert result.weight[0].tolist() == pytest.approx(list(ratios))
+
+
 def test_sequence_mask_takes_the_product():
     spec = control(DiscrepancyControl.SEQUENCE_MASK, bound=1.5)
     assert corrected(spec, 1.2, 1.2).mask.all()

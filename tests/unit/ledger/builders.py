@@ -25,9 +25,12 @@ def settings(
     exact: bool = True,
     max_attempts: int = 3,
     discard_overlong: bool = False,
+    fallback: bool = False,
 ) -> LedgerSettings:
     """Settings of a small Barrier job."""
-    return LedgerSettings(job_uid, fingerprint, group_size, 7, seal_rule, exact, max_attempts, discard_overlong)
+    return LedgerSettings(
+        job_uid, fingerprint, group_size, 7, seal_rule, exact, max_attempts, discard_overlong, fallback
+    )
 
 
 def record(version: int, *, parent: int | None = None, lineage: int = 0, reason: str = "step") -> VersionRecord:

@@ -1,6 +1,7 @@
 """The exact strategies agree with each other and with brute force on one asynchronous history; proxies do not."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,8 +19,9 @@ from asyncppo_runtime.old_logprobs.errors import VersionUnavailableError
 from asyncppo_runtime.old_logprobs.exact_scorer import prefix_logprobs
 from asyncppo_runtime.old_logprobs.gather import gather_versions
 from asyncppo_runtime.old_logprobs.registry import STRATEGIES, make_strategy
-from asyncppo_runtime.old_logprobs.ring import MemoryMedium, VersionRing
 from asyncppo_runtime.policy.state import policy_tensors
+from asyncppo_runtime.weights.hashing import tensors_hash
+from asyncppo_runtime.weights.store import WeightStore
 
 LAST = 6
 
@@ -91,28 +93,33 @@ def snapshot(versions: Versions, batch: TokenBatch) -> TokenBatch:
     return gather_versions(batch, lambda v: strategy.hold(v, resident), FORWARD).batch
 
 
-def dedicated(versions: Versions, batch: TokenBatch) -> TokenBatch:
-    """Another process's model, a cache of one version at a time, fed from the store of versions in any order."""
-    ring = VersionRing(MemoryMedium(), LAST)
-    for version in versions.models:
-        ring.keep(version, versions.tensors(version), versions.hash(version))
+def dedicated(versions: Versions, batch: TokenBatch, directory: Path) -> TokenBatch:
+    """The learner keeps files; another process's model is a cache of one version at a time, fed from them in any order."""
+    settings = strategy_settings(Strategy.DEDICATED, retention=LAST)
+    strategy = make_strategy(dataclasses.replace(settings, directory=directory))
+    for _ in walk(strategy, versions):
+        pass
     worker = tiny_model(77, next(versions.models[1].parameters()).dtype)
     for version in reversed(batch.versions()):
         own = batch.loss_mask & (batch.policy_version == version)
-        with ring.hold(version, worker) as held:
-            logprobs, _ = prefix_logprobs(held.model, batch, own, FORWARD)
-        batch = filled(batch, own, logprobs, held.version)
+        loaded = WeightStore(directory).load(version)
+        with torch.no_grad():
+            for name, tensor in policy_tensors(worker).items():
+                tensor.copy_(loaded[name])
+        assert tensors_hash(policy_tensors(worker)) == versions.hash(version)
+        logprobs, _ = prefix_logprobs(worker, batch, own, FORWARD)
+        batch = filled(batch, own, logprobs, version)
     return batch
 
 
-def test_exact_strategies_agree_with_brute_force_and_bitwise_with_each_other():
+def test_exact_strategies_agree_with_brute_force_and_bitwise_with_each_other(tmp_path):
     versions, batch = history()
     expected = versions.brute_force(batch)
     results = {
         "barrier": interrupted(versions, batch, Scoring.BARRIER),
         "overlapped": interrupted(versions, batch, Scoring.OVERLAPPED),
         "snapshot": snapshot(versions, batch),
-        "dedicated": dedicated(versions, batch),
+        "dedicated": dedicated(versions, batch, tmp_path),
     }
     for name, found in results.items():
         check_ready(found, exact=True)
@@ -134,11 +141,11 @@ def test_recomputed_log_probs_are_not_the_exact_ones():
     torch.testing.assert_close(anchor[fresh], expected[fresh], rtol=0, atol=1e-9)
 
 
-def test_zero_staleness_gives_a_ratio_of_one_across_workers_and_batch_shapes():
+def test_zero_staleness_gives_a_ratio_of_one_across_workers_and_batch_shapes(tmp_path):
     """The learner's padded batch forward against a worker's single prefix forwards of the same version."""
     versions, batch = history()
     now = dataclasses.replace(batch, policy_version=torch.where(batch.loss_mask, LAST, NO_VERSION))
-    scored = dedicated(versions, now)
+    scored = dedicated(versions, now, tmp_path)
     policy = forward_logprobs(
         versions.models[LAST], now.token_ids, now.lengths, FORWARD.temperature, mask=now.loss_mask
     )
