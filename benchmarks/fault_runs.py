@@ -14,11 +14,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 from tests.faults.fleet import Case, Fleet, Verdict
-from tests.faults.jobs import COLUMNS, job
+from tests.faults.jobs import job
 from tests.faults.matrix import line
 from tests.faults.page import write_block
 
@@ -26,6 +27,7 @@ from asyncppo.sync.columns import COLUMNS as PROTOCOL
 from asyncppo.sync.columns import MEMBER_PHASES, SealRule
 
 UPDATES = 6
+COLUMNS = "Barrier,Overlapped,Snapshot"
 LEARNER_CALLS = ("Upload", "Lease", "Heartbeat", "Join", "Ready")
 ROLLOUT_CALLS = ("Upload", "Lease", "Heartbeat", "Join", "Ready")
 HANGS = 2
@@ -57,10 +59,10 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 0
 
 
-def fault_case(seed: int) -> tuple[str, Case]:
-    """The run of a seed: its column and two to four faults, each at a random time of a random point."""
+def fault_case(seed: int, columns: Sequence[str]) -> tuple[str, Case]:
+    """The run of a seed: its column, by turns, and two to four faults, each at a random time of a random point."""
     chance = random.Random(seed)
-    column = sorted(COLUMNS)[seed % len(COLUMNS)]
+    column = columns[seed % len(columns)]
     entries: list[str] = []
     hangs = 0
     wanted = chance.randint(2, 4)
@@ -75,13 +77,17 @@ def fault_case(seed: int) -> tuple[str, Case]:
 
 def random_fault(chance: random.Random, column: str) -> str:
     """One entry of a plan."""
-    role = chance.choice(["learner", "rollout", "rollout", "coordinator"])
+    scorer = ["old-logit"] if column == "Dedicated" else []
+    role = chance.choice(["learner", "rollout", "rollout", "coordinator", *scorer])
     phases = PROTOCOL[column].phases
     on_members = [phase.value for phase in phases if phase in MEMBER_PHASES]
     on_learner = [phase.value for phase in phases if phase not in MEMBER_PHASES]
     kinds, moment = ["crash", "hang", "delay"], chance.choice(["before", "after"])
     if role == "coordinator":
         point, count = chance.choice([*on_members, *on_learner]), chance.randint(1, 4)
+        kinds += ["drop", "duplicate"]
+    elif role == "old-logit":
+        point, count = chance.choice(["WorkerJoin", "WorkerTake", "WorkerScores"]), chance.randint(1, 4)
         kinds += ["drop", "duplicate"]
     elif role == "learner":
         segments = ["Segments"] if PROTOCOL[column].rule is not SealRule.NONE else []
@@ -179,6 +185,9 @@ def main() -> int:
     """Run what is not there yet, print the sums; 1 when anything went wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0:200", metavar="FIRST:PAST")
+    parser.add_argument(
+        "--columns", default=COLUMNS, help="of the protocol, by turns (default: %(default)s; also Dedicated)"
+    )
     parser.add_argument("--results", type=Path, default=Path("runs/fault-runs.jsonl"), help="default: %(default)s")
     parser.add_argument("--at-once", type=int, default=3, help="runs beside each other (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="where the runs' folders are made; default: a temporary one")
@@ -186,6 +195,7 @@ def main() -> int:
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the sums into this page")
     options = parser.parse_args()
     first, _, past = options.seeds.partition(":")
+    columns = options.columns.split(",")
     wanted = range(int(first), int(past))
     options.results.parent.mkdir(parents=True, exist_ok=True)
     lines = read(options.results)
@@ -198,7 +208,7 @@ def main() -> int:
         missing = [seed for seed in wanted if seed not in lines]
         while missing and time.monotonic() < deadline:
             seeds, missing = missing[: 4 * options.at_once], missing[4 * options.at_once :]
-            cases = [fault_case(seed) for seed in seeds]
+            cases = [fault_case(seed, columns) for seed in seeds]
             verdicts = fleet.all(case for _, case in cases)
             for seed, (column, _), verdict in zip(seeds, cases, verdicts, strict=True):
                 lines[seed] = kept(seed, column, verdict)

@@ -44,6 +44,7 @@ class Drive(msgspec.Struct, frozen=True):
     job: dict[str, object]
     plan: str = ""
     victims: dict[int, tuple[str, str]] = {}
+    resume: bool = False
 
 
 class Met(msgspec.Struct, frozen=True):
@@ -156,7 +157,7 @@ async def strike(marks: Path, index: int, victim: str, kind: str) -> None:
 def drive(request: Drive) -> Driven:
     """Run the job to its end."""
     marks = Path(request.output).with_suffix(".marks")
-    marks.mkdir()
+    marks.mkdir(exist_ok=True)
     if request.plan:
         os.environ[VARIABLE], os.environ[FOLDER] = request.plan, str(marks)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -167,9 +168,11 @@ def drive(request: Drive) -> Driven:
         job=job,
         home=Path(request.output).parent,
         output=folder.root,
+        resume=request.resume,
         programs=Programs(
             learner=through_zygote(request.socket, "asyncppo_runtime.learner.__main__"),
             rollout=through_zygote(request.socket, "asyncppo_runtime.rollout.__main__"),
+            old_logit=through_zygote(request.socket, "asyncppo_runtime.old_logit.__main__"),
         ),
         patience=Patience(poll=0.1, pulse=0.5, drain=5.0, end=5.0, hang=HANG_SECONDS, backoff=Backoff(0.1)),
     )

@@ -21,13 +21,15 @@ LARGEST_DISCREPANCY = 1e-3
 
 @dataclass(frozen=True)
 class Case:
-    """name: also of its folder. victims: see Drive. must_meet: whether a fault that did not happen is a failure."""
+    """name: also of its folder. victims: see Drive. must_meet: whether a fault that did not happen is a failure. resume: go on in the
+    folder that a case of this name has left."""
 
     name: str
     job: dict[str, object]
     plan: str
     victims: dict[int, tuple[str, str]]
     must_meet: bool = True
+    resume: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,18 @@ class Fleet:
         for future in futures:
             yield future.result()
 
+    def home(self, case: Case) -> Path:
+        """Where a case's run is, in `run`."""
+        return self._folder / case.name
+
     def _run(self, case: Case) -> Verdict:
-        home = self._folder / case.name
-        shutil.rmtree(home, ignore_errors=True)
-        home.mkdir(parents=True)
+        home = self.home(case)
+        if not case.resume:
+            shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(parents=True, exist_ok=True)
         request = home / "request.json"
-        drive = Drive(str(home / "run"), str(self._socket), case.job, case.plan, case.victims)
+        request.with_suffix(".result.json").unlink(missing_ok=True)
+        drive = Drive(str(home / "run"), str(self._socket), case.job, case.plan, case.victims, case.resume)
         request.write_bytes(msgspec.json.encode(drive))
         with (home / "driver.log").open("wb") as log:
             process = subprocess.Popen(

@@ -5,6 +5,7 @@ COLUMNS: dict[str, dict[str, object]] = {
     "Barrier": {"strategy": "Interruption", "scoring": "Barrier"},
     "Overlapped": {"strategy": "Interruption", "scoring": "Overlapped"},
     "Snapshot": {"strategy": "Snapshot"},
+    "Dedicated": {"strategy": "Dedicated"},
 }
 """Column → spec.oldLogits."""
 
@@ -22,6 +23,7 @@ def job(column: str, *, seed: int = 0, updates: int = UPDATES, rollouts: int = 2
             "algorithm": {"updates": updates, "groupSize": 4, "batchGroups": 4},
             "optimizer": {"learningRate": 0.01},
             "oldLogits": COLUMNS[column],
+            "oldLogit": {"replicas": 1 if column == "Dedicated" else 0},
             "learner": {"threads": 1},
             "rollout": {"replicas": rollouts, "concurrency": 8},
             "weightSync": {"pauseTimeoutSeconds": 2.0, "loadTimeoutSeconds": 4.0},

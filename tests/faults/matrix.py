@@ -37,7 +37,11 @@ def case(column: str, role: str, phase: Phase, kind: str) -> Case | None:
     """None where the column has no such phase, or no scorer beside the phase."""
     name = f"{column}-{role}-{phase}-{kind}".lower()
     if role == "scorer":
-        # A thread of the learner, so it dies with it; in Barrier scoring is the phase itself, and the learner's.
+        if column == "Dedicated" and phase is Phase.SCORE:
+            return Case(name, job(column), f"old-logit:WorkerScores:before:{kind}@2", {})
+        if column == "Dedicated" and phase in PROTOCOL[column].phases:
+            return Case(name, job(column), f"coordinator:{phase}:before:hold@2", {0: ("old-logit-0", kind)})
+        # Else a thread of the learner, so it dies with it; in Barrier scoring is the phase itself, and the learner's.
         if phase is not Phase.SCORE or column == "Barrier":
             return None
         return Case(name, job(column), f"learner:Scoring:after:{kind}@3", {})
@@ -70,6 +74,7 @@ def ci_part() -> list[Case]:
         for i, role in enumerate(ROLES)
         for k, phase in enumerate(PHASES)
     ]
+    chosen += [case("Dedicated", "scorer", phase, KINDS[k % 2]) for k, phase in enumerate(PHASES)]
     chosen += [case("Overlapped", "scorer", Phase.SCORE, "crash"), case("Snapshot", "scorer", Phase.SCORE, "hang")]
     return [found for found in chosen if found is not None]
 

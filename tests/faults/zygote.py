@@ -17,7 +17,12 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-PROGRAMS = ("asyncppo_runtime.learner.__main__", "asyncppo_runtime.rollout.__main__", "asyncppo.sync.__main__")
+PROGRAMS = (
+    "asyncppo_runtime.learner.__main__",
+    "asyncppo_runtime.rollout.__main__",
+    "asyncppo_runtime.old_logit.__main__",
+    "asyncppo.sync.__main__",
+)
 BESIDE = (
     "asyncppo_runtime.rollout.engines.torch_engine",
     "transformers.models.llama.modeling_llama",

@@ -34,7 +34,7 @@ class Kind(StrEnum):
     """crash: SIGKILL. hang: SIGSTOP, the process answers nothing any more. delay: SECONDS late. hold: until the file N.go is there.
 
     drop: a call is not sent (before), or its answer is lost (after). duplicate: it is sent again, SECONDS later. full: the volume is
-    full from here to the end of this one write. truncate: the file just written loses its second half.
+    full for this file, for the ledger until the program ends. truncate: the file just written loses its second half.
     """
 
     CRASH = "crash"
@@ -73,6 +73,10 @@ CALLS: Mapping[str, str] = {
     routes.READY: "Ready",
     routes.HEARTBEAT: "Heartbeat",
     routes.LEAVE: "Leave",
+    routes.WORKER_JOIN: "WorkerJoin",
+    routes.WORKER_TAKE: "WorkerTake",
+    routes.WORKER_SCORES: "WorkerScores",
+    routes.WORKER_GIVE_BACK: "WorkerGiveBack",
 }
 """Points at calls, by path: in the program that makes the call and in the one that serves it."""
 WEIGHTS, CHECKPOINT, COMMIT, SCORING, PULLED = "Weights", "Checkpoint", "Commit", "Scoring", "Pulled"

@@ -90,3 +90,27 @@ def test_overlapped_waits_while_the_copy_is_busy():
     assert strategy.bytes_held == 0
     with pytest.raises(VersionUnavailableError), strategy.hold(2, tiny_model()):
         pass
+
+
+def test_overlapped_keeps_the_copy_over_a_restart():
+    before = started(Scoring.OVERLAPPED)
+    assert before.state() == {}
+    step(before, 2, unscored={1})
+    after = Interruption(strategy_settings(Strategy.INTERRUPTION, scoring=Scoring.OVERLAPPED))
+    after.restore(before.state())
+    after.published(2, VERSIONS.tensors(2), VERSIONS.hash(2))
+    for version, model in ((1, tiny_model(9)), (2, VERSIONS.models[2])):
+        with after.hold(version, model) as held:
+            assert (held.version, held.train_hash) == (version, VERSIONS.hash(version))
+    with pytest.raises(UnscoredTokensError, match="version 1"):
+        after.before_step(VERSIONS.tensors(2), {1})
+
+
+def test_overlapped_weights_that_are_published_anew_still_serve_their_old_number():
+    strategy = started(Scoring.OVERLAPPED)
+    strategy.published(1, VERSIONS.tensors(1), VERSIONS.hash(1))
+    assert strategy.bytes_held == 0
+    strategy.published(5, VERSIONS.tensors(1), VERSIONS.hash(1))
+    for version in (1, 5):
+        with strategy.hold(version, tiny_model(1)) as held:
+            assert (held.version, held.train_hash) == (version, VERSIONS.hash(1))

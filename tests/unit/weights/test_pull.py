@@ -123,7 +123,7 @@ async def test_a_truncated_sender_is_never_taken_for_whole(tmp_path: Path) -> No
     async with sender(tmp_path / "learner") as learner, session() as client:
         record = learner.put(BODY)
         learner.store.path(0).write_bytes(BODY[:100_000])
-        with pytest.raises(WeightsUnreachableError, match="brought nothing new"):
+        with pytest.raises(WeightsRefusedError, match="or damaged"):
             await pull(client, learner.base_url, record, tmp_path / "rollout", QUICK)
         assert visible(tmp_path / "rollout") == []
 

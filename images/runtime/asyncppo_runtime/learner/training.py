@@ -20,6 +20,7 @@ from asyncppo.errors import RefusedError
 from asyncppo.faults import SCORING, Moment, inside
 from asyncppo.report.measures import UpdateMetrics
 from asyncppo_runtime.learner.errors import GuardError, LearnerError, OldLogitsError
+from asyncppo_runtime.learner.guards import DiscrepancyGuard
 from asyncppo_runtime.learner.notice import Notice
 from asyncppo_runtime.learner.progress import Progress
 from asyncppo_runtime.learner.publication import Publication
@@ -33,6 +34,7 @@ from asyncppo_runtime.ledger.errors import LedgerError
 from asyncppo_runtime.ledger.ledger import Ledger
 from asyncppo_runtime.ledger.records import ScoreItem, SegmentKey
 from asyncppo_runtime.old_logprobs.interface import Timing
+from asyncppo_runtime.old_logprobs.verify import segment_bound
 from asyncppo_runtime.weights.errors import WeightsError
 
 log = logging.getLogger(__name__)
@@ -89,6 +91,9 @@ class Training:
         self.batch_progress = 0.0
         self.on_update: Callable[[UpdateMetrics], None] = lambda _: None
         self.failure: LearnerError | None = None
+        self._guard = DiscrepancyGuard(
+            segment_bound(spec.old_logits, spec.optimizer.precision, spec.rollout.engine.precision)
+        )
         self.desk: ScoringDesk | None = None
 
     @property
@@ -126,6 +131,8 @@ class Training:
                 metrics = await self._accumulate(selection)
             if metrics is None:
                 continue
+            if self._spec.old_logits.strategy.exact:
+                self._guard.batch(metrics)
             if self._scores_at_arrival:
                 with self._stopwatch.during("Scoring"):
                     await self.score_unscored()
@@ -232,6 +239,11 @@ class Training:
                 for lease_id in {key.lease_id for key in keys}:
                     await self._fence_sender(lease_id)
             await self._ledger(Ledger.discard_segments, keys, reason, time.monotonic())
+        mislabelled = len(outcome.discarded.get("mislabelled", ()))
+        try:
+            self._guard.scored(len(outcome.scores), mislabelled, outcome.why.get("mislabelled", ""))
+        except GuardError as error:
+            self.fail(error)
         return not outcome.discarded
 
     async def _without_exact(self, keys: list[SegmentKey], why: str) -> bool:

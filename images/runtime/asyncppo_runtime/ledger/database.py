@@ -21,7 +21,6 @@ from asyncppo_runtime.ledger.schema import APPLICATION_ID, SCHEMA_VERSION, TABLE
 
 BUSY_SECONDS = 30.0
 SYNCHRONOUS = "FULL"
-MOST_PAGES = 4294967294
 Row = tuple[Any, ...]
 
 
@@ -122,15 +121,12 @@ class Database:
             self._lock = None
 
     def _outgrow_volume(self) -> None:
-        """On purpose (`asyncppo.faults`): what SQLite says when there is no page left, said by SQLite."""
+        """On purpose (`asyncppo.faults`): no page more than there is, until the program ends; SQLite says the rest."""
         pages = self.connection.execute("PRAGMA page_count").fetchone()[0]
-        try:
-            self.connection.execute(f"PRAGMA max_page_count={pages}")
-            self.connection.execute(
-                "INSERT INTO events (at, kind, subject, detail) VALUES (0, '', '', hex(zeroblob(65536)))"
-            )
-        finally:
-            self.connection.execute(f"PRAGMA max_page_count={MOST_PAGES}")
+        self.connection.execute(f"PRAGMA max_page_count={pages}")
+        self.connection.execute(
+            "INSERT INTO events (at, kind, subject, detail) VALUES (0, '', '', hex(zeroblob(1048576)))"
+        )
 
     def _roll_back(self) -> None:
         try:

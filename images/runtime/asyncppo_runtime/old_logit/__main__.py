@@ -11,6 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
+from asyncppo import faults
 from asyncppo.api.manifest import load_manifest
 from asyncppo.errors import RefusedError, UserError
 from asyncppo.wire.client import WireClient
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 async def _work(options: argparse.Namespace) -> None:
+    faults.activate(options.name)
     job = load_manifest(options.job)
     token = _token(options.token_file)
     host, port = _address(options.listen)

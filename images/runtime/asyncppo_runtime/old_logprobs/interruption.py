@@ -4,12 +4,14 @@ Owns what is resident, the one frozen copy of the overlapped form, and the guard
 nor which segments are unscored (the ledger).
 
 Barrier: one optimizer step per version, and no step while a token of the resident version is unscored. Overlapped: the step takes a frozen
-copy of the resident weights first, and scoring goes on beside from that copy; the next step waits while the copy is needed.
+copy of the resident weights first, and scoring goes on beside from that copy; the next step waits while the copy is needed. A checkpoint
+keeps the copy too: a restart goes on scoring from it.
 """
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from asyncppo.api.correction import Scoring, Strategy
@@ -26,6 +28,9 @@ from asyncppo_runtime.old_logprobs.interface import (
 )
 from asyncppo_runtime.old_logprobs.parameters import borrowed
 from asyncppo_runtime.weights.hashing import tensors_hash
+
+FROZEN = "frozen."
+FROZEN_VERSION = "frozen_version"
 
 
 class Interruption(OldLogprobStrategy):
@@ -76,13 +81,28 @@ class Interruption(OldLogprobStrategy):
         self._resident = None
 
     def published(self, version: int, tensors: Mapping[str, Tensor], train_hash: str) -> None:
-        """The resident version from now on."""
+        """The resident version from now on. Without a step since the last one (a restore publishes its weights anew) tokens of the
+        last number still need the same weights under that number."""
+        if self.overlapped and self._resident is not None and self._resident[0] != version:
+            self._frozen, self._copy = self._resident, own_copy(tensors)
         self._resident = (version, train_hash)
 
     def retired(self, version: int) -> None:
         """The frozen copy may go."""
         if self._frozen is not None and self._frozen[0] <= version:
             self._frozen, self._copy = None, {}
+
+    def state(self) -> dict[str, Tensor]:
+        """The frozen copy and its version, int64 []."""
+        if self._frozen is None:
+            return {}
+        named = {FROZEN + name: tensor for name, tensor in self._copy.items()}
+        return {**named, FROZEN_VERSION: torch.tensor(self._frozen[0])}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """The frozen copy is there again, under the hash of what is really in it."""
+        self._copy = {name.removeprefix(FROZEN): t for name, t in state.items() if name.startswith(FROZEN)}
+        self._frozen = (int(state[FROZEN_VERSION]), tensors_hash(self._copy))
 
     @contextmanager
     def hold(self, version: int, model: nn.Module) -> Iterator[HeldVersion]:

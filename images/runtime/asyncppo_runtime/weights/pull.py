@@ -159,7 +159,9 @@ async def _attempt(
         if response.status in (404, 410):
             raise WeightsGoneError(f"{url}: version {record.version} is retired or was never published")
         if response.status == 412:
-            raise WeightsRefusedError(f"{url}: the sender's version {record.version} is another file than its record's")
+            raise WeightsRefusedError(
+                f"{url}: the sender's version {record.version} is another file than its record's, or damaged"
+            )
         if response.status in (401, 403):
             raise WeightsRefusedError(f"{url}: status {response.status}; is this the job's token?")
         if response.status == 416:

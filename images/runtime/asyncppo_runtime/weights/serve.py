@@ -4,6 +4,7 @@ Owns ranges and tags. Does not own the files (`store.py`), the records (the ledg
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -61,7 +62,8 @@ def weights_handler(
     """The handler for `routes.WEIGHTS`.
 
     record_of: the ledger's record of a version (None: never published). A file that is deleted while it is sent is sent to its
-    end. 404 VersionGone for a version without row or file, 412 for a tag that is not the file's, 416 for a range outside.
+    end. 404 VersionGone for a version without row or file, 412 for a tag that is not the file's or a file that is not as long as its
+    record says, 416 for a range outside.
     """
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -78,6 +80,14 @@ def weights_handler(
         except (WeightsGoneError, FileNotFoundError):
             return refusal(404, "VersionGone", f"version {record.version} is retired")
         try:
+            size = os.fstat(file.fileno()).st_size
+            if size != record.file_size:
+                # Not worth asking again: whoever pulls refuses the version, and a version that all refuse stops the job.
+                return refusal(
+                    412,
+                    "WeightsDamaged",
+                    f"the file of version {record.version} has {size} bytes, its record {record.file_size}",
+                )
             return await _send(request, file, record.file_size, tag)
         finally:
             file.close()
