@@ -163,7 +163,7 @@ def test_one_mislabelled_tag_changes_the_value():
     assert abs((good - bad)[row, position].item()) > 1e-6
 
 
-@pytest.mark.parametrize("strategy", list(Strategy))
+@pytest.mark.parametrize("strategy", [one for one in Strategy if one is not Strategy.AUTO])
 def test_every_strategy_of_the_api_is_registered_and_answers(strategy):
     made = make_strategy(strategy_settings(strategy))
     assert isinstance(made, STRATEGIES[strategy])
