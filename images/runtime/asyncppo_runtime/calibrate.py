@@ -86,6 +86,7 @@ def measure(spec: AsyncPPOJobSpec, directory: Path, seconds: float = SECONDS) ->
     decode, prefill = asyncio.run(_sampling(spec, stored.path, record, vocabulary, seconds))
     return Speeds(
         forward=forward,
+        worker=forward,
         train=train,
         decode=decode,
         prefill=prefill,

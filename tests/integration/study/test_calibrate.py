@@ -14,7 +14,7 @@ def test_all_speeds_are_measured(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     spec = job().spec
     speeds = measure(spec, tmp_path, seconds=0.01)
-    for name in ("forward", "train", "decode", "prefill", "copy", "disk", "pull", "step"):
+    for name in ("forward", "worker", "train", "decode", "prefill", "copy", "disk", "pull", "step"):
         assert getattr(speeds, name) > 0.0, name
     assert speeds.origin.startswith("measured here")
     assert all(each.update > 0.0 for each in estimate(workload(spec), speeds))

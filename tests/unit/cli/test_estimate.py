@@ -47,7 +47,7 @@ def test_json_has_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_measured_speeds_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     speeds = tmp_path / "speeds.json"
-    figures = dict.fromkeys(("forward", "train", "decode", "prefill", "copy", "disk", "pull"), 1e6)
+    figures = dict.fromkeys(("forward", "worker", "train", "decode", "prefill", "copy", "disk", "pull"), 1e6)
     speeds.write_text(json.dumps(figures | {"origin": "another day"}))
     assert call(tmp_path, "--speeds", str(speeds)) == 0
     assert "speeds (another day)" in capsys.readouterr().out

@@ -142,7 +142,9 @@ def test_bad_speeds_are_refused(tmp_path: Path, content: str | None, words: str)
 
 def test_speeds_of_nothing_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "speeds.json"
-    figures = dict.fromkeys(("forward", "train", "decode", "prefill", "copy", "disk", "pull"), 1.0) | {"decode": 0.0}
+    figures = dict.fromkeys(("forward", "worker", "train", "decode", "prefill", "copy", "disk", "pull"), 1.0) | {
+        "decode": 0.0
+    }
     path.write_text(json.dumps(figures))
     with pytest.raises(UserError, match="decode must be above 0"):
         read_speeds(path)

@@ -31,10 +31,12 @@ LOAD = Workload(
     storage=None,
     accelerators=1,
     engine_accelerators=1,
+    worker_accelerators=1,
     tool_seconds=10.0,
 )
 SPEEDS = Speeds(
     forward=1e5,
+    worker=5e4,
     train=2e4,
     decode=1e4,
     prefill=1e5,
@@ -71,7 +73,7 @@ def test_the_routes_by_hand() -> None:
     assert found["Snapshot/Memory"].learner == pytest.approx(base + score + 6 * 4 / 20)
     assert found["Snapshot/Memory"].memory == found["Snapshot/Disk"].disk == 6 * 4e9
     assert found["Snapshot/Disk"].learner == pytest.approx(base + score + 6 * 4)
-    assert found["Dedicated"].workers == pytest.approx(score + 4)
+    assert found["Dedicated"].workers == pytest.approx(2 * score + 4)
     assert found["Dedicated"].learner == pytest.approx(base)
     assert found["EWMA"].learner == pytest.approx(base + 1.0 + 3 * 4 / 20)
     assert [each.devices for each in found.values()] == [0, 0, 0, 0, 1, 0, 0, 0, 0, 0]
@@ -95,7 +97,7 @@ def test_prefixes_never_exceed_one_forward_per_version(bound: int, slots: int, b
 NUMBER = st.floats(1.0, 1e3)
 
 
-@given(factor=NUMBER, name=st.sampled_from(["forward", "train", "decode", "prefill", "copy", "disk", "pull"]))
+@given(factor=NUMBER, name=st.sampled_from(["forward", "worker", "train", "decode", "prefill", "copy", "disk", "pull"]))
 def test_a_faster_part_never_makes_an_update_slower(factor: float, name: str) -> None:
     faster = Speeds(
         **{n: getattr(SPEEDS, n) * (factor if n == name else 1) for n in SPEEDS.__struct_fields__ if n != "origin"}

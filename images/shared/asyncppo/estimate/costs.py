@@ -131,7 +131,7 @@ def _estimate(load: Workload, speeds: Speeds, route: Route) -> Estimate:
         case Strategy.DEDICATED:
             tokens, live, devices = scoring_tokens(load), ring, max(1, load.workers)
             disk, workers_memory = ring * version, devices * version
-            workers = tokens / speeds.forward / devices + version / speeds.pull
+            workers = tokens / speeds.worker / devices + version / speeds.pull
         case Strategy.EWMA:
             tokens, live, memory = batch_tokens, 1.0, load.parameters * AVERAGE_BYTES
             learner += tokens / speeds.forward + 3 * memory / speeds.copy

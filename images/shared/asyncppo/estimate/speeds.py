@@ -35,13 +35,15 @@ PAUSE_SECONDS = 0.02
 
 
 class Speeds(Measure, frozen=True, kw_only=True):
-    """Tokens and bytes per second. forward: scoring on the learner. train: forward and backward. decode: of one rollout, all its
+    """Tokens and bytes per second. forward: scoring on the learner. worker: on one
+    old-logit worker. train: forward and backward. decode: of one rollout, all its
     episodes together. prefill: of one rollout. copy, disk: of a version's bytes. pull: out of the learner, all rollouts together.
 
     pause: seconds until sampling stands still. step: of one optimizer step. origin: where they come from.
     """
 
     forward: float
+    worker: float
     train: float
     decode: float
     prefill: float
@@ -58,11 +60,13 @@ def assumed(load: Workload) -> Speeds:
     weights once per step of all episodes, and can be no faster than their arithmetic. A step moves 20 bytes per parameter."""
     device, count = _device(load.accelerators)
     engine, engines = _device(load.engine_accelerators)
+    scorer, scorers = _device(load.worker_accelerators)
     flops, engine_flops = device.flops * count, engine.flops * engines
     prefill = engine_flops / (2 * load.active)
     reads = engine.memory * engines / (load.parameters * load.engine_bytes)
     return Speeds(
         forward=flops / (2 * load.active),
+        worker=scorer.flops * scorers / (2 * load.active),
         train=flops / (6 * load.active),
         decode=min(prefill, load.concurrency * reads),
         prefill=prefill,
@@ -86,7 +90,7 @@ def read_speeds(path: Path) -> Speeds:
         raise UserError(
             f"{path}: is not a file of speeds ({error}); make it with --calibrate --speeds {path}"
         ) from error
-    for name in ("forward", "train", "decode", "prefill", "copy", "disk", "pull"):
+    for name in ("forward", "worker", "train", "decode", "prefill", "copy", "disk", "pull"):
         if not getattr(speeds, name) > 0:
             raise UserError(f"{path}: {name} must be above 0, found {getattr(speeds, name)}")
     return speeds

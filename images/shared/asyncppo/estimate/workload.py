@@ -36,7 +36,8 @@ class Workload:
 
     batch: trajectories of an update. tokens: of a trajectory. sampled: of them, by the model. bound: staleness.maxVersions.
     rollouts x concurrency: episodes at once. workers: old-logit ones on offer. train_bytes, engine_bytes: of one parameter.
-    memory, storage: the learner's, in bytes; None: no limit is known. accelerators: of the learner; 0: a CPU.
+    memory, storage: the learner's, in bytes; None: no limit is known. accelerators: of the learner, and of one rollout and
+    one old-logit worker; 0: a CPU. A worker that names none is taken to be like a GPU of the learner, if that has some.
     """
 
     parameters: float
@@ -57,6 +58,7 @@ class Workload:
     storage: float | None
     accelerators: int
     engine_accelerators: int
+    worker_accelerators: int
     tool_seconds: float
 
     @property
@@ -112,6 +114,8 @@ def workload(spec: AsyncPPOJobSpec, known: Known = Known()) -> Workload:
         storage=amount(spec.learner.storage),
         accelerators=_accelerators(limits),
         engine_accelerators=_accelerators(spec.rollout.resources.limits | spec.rollout.resources.requests),
+        worker_accelerators=_accelerators(spec.old_logit.resources.limits | spec.old_logit.resources.requests)
+        or min(1, _accelerators(limits)),
         tool_seconds=known.tool_seconds,
     )
 
