@@ -29,6 +29,7 @@ NOT_HERE := not vllm and not cluster and not faults
 .PHONY: help setup demo test lint drift unit test-faults test-faults-ci bench generate clean
 
 include vllm.mk
+include kubernetes.mk
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 16

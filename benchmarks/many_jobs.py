@@ -32,7 +32,17 @@ from asyncppo.api.job import API_VERSION, KIND
 from asyncppo_operator import names
 from asyncppo_operator.cluster import Cluster
 from asyncppo_operator.kinds import (
-    ACCOUNT, CLAIM, CONFIG_MAP, JOB, NETWORK_POLICY, POD, SECRET, SERVICE, STATEFUL_SET, BUDGET, BUDGET_BETA,
+    ACCOUNT,
+    BUDGET,
+    BUDGET_BETA,
+    CLAIM,
+    CONFIG_MAP,
+    JOB,
+    NETWORK_POLICY,
+    POD,
+    SECRET,
+    SERVICE,
+    STATEFUL_SET,
     Resource,
 )  # fmt: skip
 from asyncppo_operator.names import Role
@@ -138,10 +148,11 @@ async def create(cluster: Cluster, namespace: str, options: argparse.Namespace, 
     times.created = times.since()
 
 
-async def watch(cluster: Cluster, resource: Resource, namespace: str, seen: dict[str, float], times: Times) -> None:
-    """Note when each job has a status, or each learner's and rollouts' StatefulSet is there; until cancelled."""
+async def watch(
+    cluster: Cluster, resource: Resource, namespace: str, version: str, seen: dict[str, float], times: Times
+) -> None:
+    """Note when each job has a status, or its last object, the rollouts' StatefulSet, is there; until cancelled."""
     suffix = f"-{Role.ROLLOUT.value}"
-    _, version = await cluster.list(resource, namespace)
     async for event in cluster.watch(resource, namespace, "", version, int(PATIENCE_SECONDS)):
         found = event["object"]
         name = str((found.get("metadata") or {}).get("name", ""))
@@ -180,13 +191,11 @@ async def measure(options: argparse.Namespace, namespace: str, base: str) -> Tim
     telemetry = Telemetry(CollectorRegistry())
     async with await Cluster.connect(telemetry) as cluster, aiohttp.ClientSession() as session:
         await _serving(session, base)
-        watchers = [
-            asyncio.create_task(watch(cluster, JOB, namespace, times.statuses, times)),
-            asyncio.create_task(watch(cluster, STATEFUL_SET, namespace, times.complete, times)),
-            asyncio.create_task(sample(session, base, times)),
-        ]
-        await asyncio.sleep(1.0)
-        cpu_before = times.samples["process_cpu_seconds_total"]
+        watchers = [asyncio.create_task(sample(session, base, times))]
+        for resource, seen in ((JOB, times.statuses), (STATEFUL_SET, times.complete)):
+            _, version = await cluster.list(resource, namespace)
+            watchers.append(asyncio.create_task(watch(cluster, resource, namespace, version, seen, times)))
+        cpu_before = (await scrape(session, base))["process_cpu_seconds_total"]
         await create(cluster, namespace, options, times)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while min(len(times.statuses), len(times.complete)) < options.jobs:
@@ -197,7 +206,7 @@ async def measure(options: argparse.Namespace, namespace: str, base: str) -> Tim
             times.cpu = (await scrape(session, base))["process_cpu_seconds_total"] - cpu_before
             await check_children(cluster, namespace, options.jobs)
             pods = options.jobs * (1 + options.rollouts)
-            while await count(cluster, POD, namespace) < pods:
+            while await count(cluster, POD, namespace) < pods:  # noqa: ASYNC110 - pods are counted by asking
                 await asyncio.sleep(2.0)
             times.pods = times.since()
         await asyncio.sleep(options.settle)
@@ -267,7 +276,9 @@ def main() -> int:
         return 2
     namespace = f"many-jobs-{uuid.uuid4().hex[:6]}"
     kubectl = ["kubectl", "--kubeconfig", os.environ["KUBECONFIG"]]
-    subprocess.run([*kubectl, "apply", "--validate=false", "-f", str(ROOT / "crds")], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [*kubectl, "apply", "--validate=false", "-f", str(ROOT / "crds")], check=True, stdout=subprocess.DEVNULL
+    )
     wait = ["wait", "--for=condition=Established", "crd/asyncppojobs.asyncppo.io", "--timeout=60s"]
     subprocess.run([*kubectl, *wait], check=True, stdout=subprocess.DEVNULL)
     subprocess.run([*kubectl, "create", "namespace", namespace], check=True, stdout=subprocess.DEVNULL)

@@ -29,7 +29,9 @@ class Kind(StrEnum):
     FAILED = "Failed"
 
 
-ON_THE_WAY = frozenset({"Creating", "Starting", "Warming", "NotSuspended", "NoLearner", "NoCoordinator", "Reconciling"})
+ON_THE_WAY = frozenset(
+    {"Creating", "Starting", "Warming", "NotSuspended", "NoLearner", "NoCoordinator", "NoRollouts", "Reconciling"}
+)
 """Reasons that say "not yet", which is no news."""
 
 

@@ -81,6 +81,7 @@ class JobLoop:
         self._tools = tools
         self._gone = gone
         self._new = not self.status.get("phase")
+        self._told = not self._new
         self._judged_generation = -1
         self._executor = Executor(tools.cluster, key, self.uid)
         self._shortfalls = Shortfalls(tools.cluster, key)
@@ -189,9 +190,15 @@ class JobLoop:
             return
         job = self.acceptance.job
         decision = self._decide(job)
-        if decision.memory.phase in FINAL or self._new:
-            # an end is written down before its pods are removed; a new job is told at once that it was seen
-            await self._write(self._situation(job, decision, self.problem, settled=not self._new))
+        if not self._told:
+            # a new job is told that it was seen, and gets its objects in the turn after those of the others that are new
+            await self._write(self._situation(job, decision, self.problem, settled=False))
+            self._told = True
+            self.wake()
+            return
+        if decision.memory.phase in FINAL:
+            # an end is written down before its pods are removed
+            await self._write(self._situation(job, decision, self.problem))
         try:
             await self._do(job, decision)
             self.problem = None

@@ -145,6 +145,8 @@ def _sync(seen: Situation) -> Condition:
         return condition(Kind.SYNC_HEALTHY, None, "LearnerSilent", text)
     if not seen.sync.running:
         return condition(Kind.SYNC_HEALTHY, None, "NoCoordinator", "the operator has not begun to coordinate syncs yet")
+    if ready == 0:
+        return condition(Kind.SYNC_HEALTHY, None, "NoRollouts", "no rollout has joined yet")
     return condition(Kind.SYNC_HEALTHY, True, "InSync", f"{ready} rollouts take part in syncs")
 
 
