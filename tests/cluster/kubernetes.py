@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 Object = dict[str, Any]
-GENEROUS = 60.0
+GENEROUS = 180.0
 
 
 class KubectlError(Exception):
