@@ -1,5 +1,6 @@
 """From manifest to class: the built-in names, your own class, and clear errors for what is not there."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +56,15 @@ def test_an_entrypoint_that_names_nothing_usable(entrypoint: str | None, says: s
     with pytest.raises(UserError, match="entrypoint") as caught:
         environment_class(spec(type="Custom", entrypoint=entrypoint))
     assert says in str(caught.value)
+
+
+def test_a_module_that_fails_at_import_is_bad_input_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_environment.py").write_text("x = 1\nraise RuntimeError('no licence')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"RuntimeError: no licence, at .*broken_environment\.py:2"):
+        environment_class(spec(type="Custom", entrypoint="broken_environment:Thing"))
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from tests.unit.local.builders import job, status
 from tests.unit.report.builders import recorded, summary, update
 
 from asyncppo.api.job import AsyncPPOJob
-from asyncppo.local.ending import reference, write_results
-from asyncppo.local.folder import RunFolder
+from asyncppo.local.ending import ResultsError, reference, write_results
+from asyncppo.local.folder import RunFolder, finished_phase
 from asyncppo.local.outcome import Outcome
 from asyncppo.report.measures import Discrepancy, Staleness, Summary
 from asyncppo.report.picture import Reference, draw
@@ -47,6 +47,15 @@ def test_results_are_written_from_a_recorded_run(tmp_path: Path) -> None:
     assert told.updates == 120
     assert size(folder.picture_file.read_bytes()) == (1440, 984)
     assert b'"phase": "Complete"' in folder.summary_file.read_bytes()
+
+
+def test_a_disk_that_takes_no_results_is_told_and_the_run_counts_as_unfinished(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    recorded(folder.metrics_file, [update(1)])
+    folder.picture_file.mkdir()  # a file that cannot be put in place
+    with pytest.raises(ResultsError, match=r"could not be written .*The job is complete"):
+        write_results(job(), folder, Outcome("Complete", "trained", status(), {}, {}))
+    assert finished_phase(folder) == ""
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """From a manifest's environment to its class. Owns the names and the errors; does not own any environment."""
 
 import importlib
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,14 @@ def environment_class(spec: EnvironmentSpec) -> type[Any]:
     except ImportError as error:
         raise UserError(
             f"spec.environment.entrypoint: {module_name} cannot be imported ({error}); install it where the rollouts run"
+        ) from error
+    except (
+        Exception
+    ) as error:  # whatever the user's module raises while it is imported; starting again would raise it again
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(
+            f"spec.environment.entrypoint: {module_name} fails while it is imported ({type(error).__name__}: {error}, at "
+            f"{where.filename}:{where.lineno}); correct the module"
         ) from error
     kind = getattr(module, class_name, None)
     if not isinstance(kind, type):
