@@ -6,7 +6,6 @@ that a plan leaves to others (`hold`), and the result. Does not own what must be
 """
 
 import asyncio
-import contextlib
 import os
 import signal
 import sys
@@ -30,6 +29,7 @@ from asyncppo.wire.client import WireClient
 from asyncppo_runtime.ledger.reader import LedgerReader
 
 COORDINATORS = ("coordinator-0", "coordinator-1")
+NEVER = "learner:Begin:before:delay@999999"
 STUB = Path(__file__).parent / "stub.py"
 LOOK = 0.02
 HANG_SECONDS = 4.0
@@ -37,7 +37,10 @@ STALL_SECONDS = 2.0
 
 
 class Drive(msgspec.Struct, frozen=True):
-    """What to do. job: a manifest. plan: ASYNCPPO_FAULTS. victims: index of a `hold` → [role, crash or hang]. seconds: at most."""
+    """What to do. job: a manifest. plan: ASYNCPPO_FAULTS. victims: index of a `hold` → [role, crash or hang].
+
+    blows: (seconds from the start, role, crash or hang), in order. seconds: stop cleanly then; 0: run to the end of the job.
+    """
 
     output: str
     socket: str
@@ -45,6 +48,8 @@ class Drive(msgspec.Struct, frozen=True):
     plan: str = ""
     victims: dict[int, tuple[str, str]] = {}
     resume: bool = False
+    blows: tuple[tuple[float, str, str], ...] = ()
+    seconds: float = 0.0
 
 
 class Met(msgspec.Struct, frozen=True):
@@ -147,19 +152,44 @@ async def strike(marks: Path, index: int, victim: str, kind: str) -> None:
     """Wait until somebody holds at entry `index`, hit the victim, let the holder go on."""
     while not (marks / f"{index}.fired").exists():  # noqa: ASYNC110 (another process makes it)
         await asyncio.sleep(LOOK)
-    pid = pid_of(marks, victim)
-    with contextlib.suppress(ProcessLookupError):
-        if pid is not None:
-            os.kill(pid, signal.SIGKILL if kind == Kind.CRASH else signal.SIGSTOP)
+    hit(marks, victim, kind)
     (marks / f"{index}.go").touch()
+
+
+def hit(marks: Path, victim: str, kind: str) -> bool:
+    """Kill or stop the role's newest process. False when there is none."""
+    pid = pid_of(marks, victim)
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, signal.SIGKILL if kind == Kind.CRASH else signal.SIGSTOP)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def rain(marks: Path, blows: tuple[tuple[float, str, str], ...], struck: list[tuple[str, float]]) -> None:
+    """Hit one role after the other; what hit is added to `struck`, with its time."""
+    started = time.monotonic()
+    for at, victim, kind in blows:
+        await asyncio.sleep(max(0.0, started + at - time.monotonic()))
+        if hit(marks, victim, kind):
+            struck.append((f"{victim}:{kind}", time.monotonic()))
+
+
+async def stop_after(seconds: float) -> None:
+    """As a person stops a run."""
+    if seconds:
+        await asyncio.sleep(seconds)
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def drive(request: Drive) -> Driven:
     """Run the job to its end."""
     marks = Path(request.output).with_suffix(".marks")
     marks.mkdir(exist_ok=True)
-    if request.plan:
-        os.environ[VARIABLE], os.environ[FOLDER] = request.plan, str(marks)
+    # Without a plan as well: the programs then write their process ids, by which they can be hit.
+    os.environ[VARIABLE], os.environ[FOLDER] = request.plan or NEVER, str(marks)
     os.environ["OMP_NUM_THREADS"] = "1"
     job = AsyncPPOJob.model_validate(request.job)
     folder = RunFolder(Path(request.output))
@@ -177,10 +207,13 @@ def drive(request: Drive) -> Driven:
         patience=Patience(poll=0.1, pulse=0.5, drain=5.0, end=5.0, hang=HANG_SECONDS, backoff=Backoff(0.1)),
     )
     started = time.monotonic()
+    struck: list[tuple[str, float]] = []
     with prepared(asked, coordinators) as run:
-        outcome = asyncio.run(_execute(run, request, marks))
+        outcome = asyncio.run(_execute(run, request, marks, struck))
     status = outcome.status
-    met, missed = _met(request.plan, marks, started, _syncs(folder.root / "ledger.db"))
+    syncs = _syncs(folder.root / "ledger.db")
+    met, missed = _met(request.plan, marks, started, syncs)
+    met += [Met(fault, at - started, _recovery(at, syncs)) for fault, at in struck]
     return Driven(
         phase=outcome.phase,
         message=outcome.message,
@@ -196,10 +229,11 @@ def drive(request: Drive) -> Driven:
     )
 
 
-async def _execute(run: LocalRun, request: Drive, marks: Path) -> Outcome:
+async def _execute(run: LocalRun, request: Drive, marks: Path, struck: list[tuple[str, float]]) -> Outcome:
     blows = [
         asyncio.create_task(strike(marks, index, victim, kind)) for index, (victim, kind) in request.victims.items()
     ]
+    blows += [asyncio.create_task(rain(marks, request.blows, struck)), asyncio.create_task(stop_after(request.seconds))]
     try:
         return await run.execute(Silent())
     finally:
@@ -224,9 +258,13 @@ def _met(plan: str, marks: Path, started: float, syncs: list[float]) -> tuple[li
             missed.append(entries[fault.index])
             continue
         at = float(mark.read_text().split()[1])
-        after = [moment for moment in syncs if moment > at]
-        met.append(Met(entries[fault.index], at - started, after[0] - at if after else None))
+        met.append(Met(entries[fault.index], at - started, _recovery(at, syncs)))
     return met, missed
+
+
+def _recovery(at: float, syncs: list[float]) -> float | None:
+    after = [moment for moment in syncs if moment > at]
+    return after[0] - at if after else None
 
 
 def main(arguments: list[str]) -> int:

@@ -22,7 +22,7 @@ LARGEST_DISCREPANCY = 1e-3
 @dataclass(frozen=True)
 class Case:
     """name: also of its folder. victims: see Drive. must_meet: whether a fault that did not happen is a failure. resume: go on in the
-    folder that a case of this name has left."""
+    folder that a case of this name has left. blows, seconds: see Drive."""
 
     name: str
     job: dict[str, object]
@@ -30,6 +30,8 @@ class Case:
     victims: dict[int, tuple[str, str]]
     must_meet: bool = True
     resume: bool = False
+    blows: tuple[tuple[float, str, str], ...] = ()
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Verdict:
 class Fleet:
     """Runs cases. Use as a context manager; nothing it started outlives it."""
 
-    def __init__(self, folder: Path, at_once: int) -> None:
+    def __init__(self, folder: Path, at_once: int, longest: float = LONGEST_RUN) -> None:
+        self._longest = longest
         self._folder = folder
         self._socket = folder / "zygote"
         self._pool = ThreadPoolExecutor(at_once)
@@ -94,7 +97,16 @@ class Fleet:
         home.mkdir(parents=True, exist_ok=True)
         request = home / "request.json"
         request.with_suffix(".result.json").unlink(missing_ok=True)
-        drive = Drive(str(home / "run"), str(self._socket), case.job, case.plan, case.victims, case.resume)
+        drive = Drive(
+            str(home / "run"),
+            str(self._socket),
+            case.job,
+            case.plan,
+            case.victims,
+            case.resume,
+            case.blows,
+            case.seconds,
+        )
         request.write_bytes(msgspec.json.encode(drive))
         with (home / "driver.log").open("wb") as log:
             process = subprocess.Popen(
@@ -102,7 +114,7 @@ class Fleet:
                 cwd=ROOT, stdout=log, stderr=log,
             )  # fmt: skip
             try:
-                process.wait(LONGEST_RUN)
+                process.wait(self._longest)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -117,14 +129,14 @@ def _verdict(case: Case, home: Path) -> Verdict:
     result = home / "request.result.json"
     if not result.exists():
         said = (home / "driver.log").read_text(errors="replace")[-2000:]
-        return Verdict(case, None, None, (f"no end within {LONGEST_RUN:.0f} s: {said}",))
+        return Verdict(case, None, None, (f"no result: {said}",))
     driven = msgspec.json.decode(result.read_bytes(), type=Driven)
     found = None
     problems = []
     with contextlib.suppress(FileNotFoundError):
         found = audit(home / "run" / "ledger.db")
         problems += judge(found, driven)
-    if driven.phase != "Complete":
+    if driven.phase != ("Stopped" if case.seconds else "Complete"):
         problems.append(f"{driven.phase}: {driven.message} {driven.words[-3:]}")
     if driven.missed and case.must_meet:
         problems.append(f"did not happen: {', '.join(driven.missed)}")

@@ -33,6 +33,17 @@ def test_only_one_of_two_coordinators_gets_an_epoch(job: Job, sender: Envelope) 
     assert [member.name for member in view.members] == ["r0"]
 
 
+def test_an_epoch_that_is_over_is_not_taken_over_when_nothing_is_wanted(job: Job, sender: Envelope) -> None:
+    job.ledger.begin("a", 0, 1.0)
+    job.ledger.roll_back(1, 1.0)  # while b's call to take it over is on its way
+    before = (job.ledger.view(), job.ledger.events())
+    assert refusal(job.ledger.begin, "b", 1, 1.0, lambda view: view.open) == "NotWanted"
+    assert (job.ledger.view(), job.ledger.events()) == before
+    assert refusal(job.ledger.begin, "b", 0, 1.0, lambda view: False) == "EpochTaken"
+    assert job.ledger.begin("b", 1, 1.0, lambda view: True).epoch == 2
+    assert job.ledger.begin("c", 2, 1.0, lambda view: False).owner == "c", "one that is open goes on"
+
+
 def test_an_unsealed_epoch_is_rolled_back_by_a_successor(job: Job, sender: Envelope) -> None:
     job.ledger.begin("a", 0, 1.0)
     view = job.ledger.begin("b", 1, 1.0)

@@ -58,10 +58,9 @@ class Synchronization:
 
     async def begin(self, call: Begin) -> SyncView:
         """Compare-and-set of the epoch. 409 NotWanted when there is nothing to sync for."""
-        view = await self._ledger(Ledger.view)
-        if not view.open and not self._wanted(view):
-            raise RefusedError(409, "NotWanted", "no step and no restore waits for a sync")
-        return await self._arbitrate(Ledger.begin, call.coordinator, call.expected_epoch, time.monotonic())
+        return await self._arbitrate(
+            Ledger.begin, call.coordinator, call.expected_epoch, time.monotonic(), self._wanted
+        )
 
     async def score(self, call: SyncCall) -> SyncView:
         """Score every recorded segment of the version that is about to be sealed, then compare with the manifests as sets.

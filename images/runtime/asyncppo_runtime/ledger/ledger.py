@@ -8,7 +8,7 @@ ThreadPoolExecutor with one worker). `totals` and `group_counts` alone may be ca
 Times (`now`) are seconds on any clock that does not jump; they are only compared within one opening.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from asyncppo.wire.versions import Canary, VersionRecord
 from asyncppo_runtime.ledger import checkpoints, epochs, groups, leases, pruning, receipts, scores, versions
 from asyncppo_runtime.ledger import members as membership
 from asyncppo_runtime.ledger.database import Database, open_writer
-from asyncppo_runtime.ledger.errors import LedgerUnusableError
+from asyncppo_runtime.ledger.errors import LedgerRefusedError, LedgerUnusableError
 from asyncppo_runtime.ledger.leases import LeaseClock
 from asyncppo_runtime.ledger.reader import LedgerReader, stored_settings
 from asyncppo_runtime.ledger.records import (
@@ -57,12 +57,22 @@ class Ledger(LedgerReader):
             raise
 
     # --- epochs -----------------------------------------------------------------------------------------------------------
-    def begin(self, coordinator: str, expected_epoch: int, now: float) -> LedgerView:
+    def begin(
+        self,
+        coordinator: str,
+        expected_epoch: int,
+        now: float,
+        wanted: Callable[[LedgerView], bool] = lambda view: True,
+    ) -> LedgerView:
         """Compare-and-set: hand the epoch after `expected_epoch` to `coordinator`. An open unsealed epoch is rolled back, an open
         sealed one adopted (the new number starts sealed: same version, target, members, fenced). Idempotent for the same
-        coordinator. Refused: EpochTaken."""
+        coordinator. wanted: whether there is anything to sync for, asked in the same moment when no epoch is open: a coordinator may
+        have meant to take over one that has just been finished. Refused: EpochTaken, NotWanted."""
         with self._db.transaction():
+            before = epochs.view(self._db)
             epochs.begin(self._db, coordinator, expected_epoch, now)
+            if not before.open and not wanted(before):
+                raise LedgerRefusedError("NotWanted", "no step and no restore waits for a sync")
             view = epochs.view(self._db)
         self._clock.stop(now)
         return view
