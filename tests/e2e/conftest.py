@@ -3,7 +3,7 @@
 What they need comes by environment, so that any cluster will do:
 KUBECONFIG           the cluster, with the images loaded
 HELM                 the helm binary (default: the one on PATH)
-ASYNCPPO_TAG         tag of the images asyncppo/{operator,learner,rollout} (default: the chart's appVersion)
+ASYNCPPO_TAG         tag of the images asyncppo/{operator,learner,rollout,rollout-vllm,old-logit} (default: the chart's appVersion)
 PROMETHEUS_TARGETS   a file of scrape targets with Kubernetes' meta labels, kept up to date by the caller; without it no test of the graphs
 API_SERVER_STOP, API_SERVER_START   commands that take the API server away and bring it back; without them it stays
 """
@@ -24,6 +24,8 @@ from tests.e2e.prometheus import Prometheus, configuration
 SYSTEM = "asyncppo-e2e-system"
 RELEASE = "asyncppo"
 CHART = ROOT / "charts" / "asyncppo"
+# Of one test: jobs train, pods start, and the API server is away for a minute.
+LIMIT_SECONDS = 2400
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,6 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.timeout(LIMIT_SECONDS))
 
 
 async def helm(*arguments: str) -> str:
@@ -66,7 +69,7 @@ async def release(needed: None, tmp_path: Path) -> AsyncIterator[Kubectl]:
     package = said.rpartition(": ")[2].strip()
     values: dict[str, Any] = {
         "image": {"tag": tag},
-        "jobs": {"images": {role: {"tag": tag} for role in ("learner", "rollout", "oldLogit")}},
+        "jobs": {"images": {role: {"tag": tag} for role in ("learner", "rollout", "rolloutVllm", "oldLogit")}},
         "timing": {"pollSeconds": 1, "statusSeconds": 2, "graceSeconds": 20},
         "lease": {"durationSeconds": 5},
     }
@@ -89,7 +92,7 @@ async def kubectl(release: Kubectl) -> AsyncIterator[Kubectl]:
     yield made
     await show(made, "get", "appo,pods", "-o", "wide")
     await show(made, "get", "events", "--sort-by=.lastTimestamp")
-    for role in ("learner", "rollout"):
+    for role in ("learner", "rollout", "old-logit"):
         await show(made, "logs", "-l", f"asyncppo.io/role={role}", "--tail=20", "--prefix")
     await made.run("delete", "appo", "--all", "--wait=false")
     await made.run("delete", "namespace", made.namespace, "--wait=false")

@@ -120,14 +120,35 @@ async def _until_failed(job: Job) -> Object:
     return dict(await until(look, "the failure after backoffLimit", 300))
 
 
+async def test_rollouts_on_vllm_train_too(kubectl: Kubectl) -> None:
+    made = _small("guess-number-vllm", updates=8)
+    made["spec"]["rollout"]["replicas"] = 1
+    await kubectl.apply(made)
+    status = await _complete(Job(kubectl, made["metadata"]["name"]))
+    assert status["oldLogits"]["exactCoverage"] == 1.0
+    assert status["oldLogits"]["violations"] == 0
+
+
+async def test_old_logit_workers_are_pods_and_one_may_die(kubectl: Kubectl) -> None:
+    made = _small("guess-number-dedicated", updates=16)
+    made["spec"]["oldLogits"] |= {"auditFraction": 0.0, "unavailableAfterSeconds": 900}
+    await kubectl.apply(made)
+    job = Job(kubectl, made["metadata"]["name"])
+    await until(lambda: _update(job, 3), "updates", LONG)
+    await job.until_condition("OldLogitsReady", "True")
+    worker = (await job.until_pods(Role.OLD_LOGIT, 1))[0]["metadata"]["name"]
+    await kubectl.run("delete", "pod", worker, "--grace-period=0", "--force")
+    status = await _complete(job)
+    assert status["oldLogits"]["exactCoverage"] == 1.0
+    assert status["oldLogits"]["fallbacks"] == 0
+
+
 @pytest.mark.parametrize("strategy", ["Recompute", "Snapshot"])
 async def test_other_strategies_train_on_the_cluster_too(kubectl: Kubectl, strategy: str) -> None:
-    await kubectl.apply(_small(strategy, 6, strategy))
-    job = Job(kubectl, _name(strategy))
-    await until(lambda: _over(job), f"the end of {strategy}", LONG)
-    status = await job.status()
-    assert status["phase"] == "Complete", status
-    assert status["ledger"]["balanced"] is True
+    made = _small("guess-number", updates=6)
+    made["spec"]["oldLogits"] = {"strategy": strategy}
+    await kubectl.apply(made)
+    status = await _complete(Job(kubectl, made["metadata"]["name"]))
     exact = {c["type"]: c for c in status["conditions"]}["Exact"]
     if strategy == "Snapshot":
         assert (exact["status"], status["oldLogits"]["exactCoverage"]) == ("True", 1.0)
@@ -136,19 +157,22 @@ async def test_other_strategies_train_on_the_cluster_too(kubectl: Kubectl, strat
         assert status["oldLogits"]["summary"] == "No"
 
 
+async def _complete(job: Job) -> Object:
+    """The status at the end, which is a good one."""
+    await until(lambda: _over(job), f"the end of {job.name}", LONG)
+    status = await job.status()
+    assert status["phase"] == "Complete", status
+    assert status["ledger"]["balanced"] is True
+    return status
+
+
 async def _over(job: Job) -> bool:
     return await job.phase() in ("Complete", "Failed")
 
 
-def _name(text: str) -> str:
-    return f"small-{text.lower()}"
-
-
-def _small(text: str, updates: int, strategy: str) -> dict[str, object]:
-    """The example, small."""
-    made = yaml.safe_load((ROOT / "examples" / "guess-number.yaml").read_text())
-    made["metadata"] = {"name": _name(text)}
+def _small(example: str, updates: int) -> Object:
+    """An example, small."""
+    made: Object = yaml.safe_load((ROOT / "examples" / f"{example}.yaml").read_text())
     made["spec"]["algorithm"] |= {"updates": updates, "batchGroups": 4}
     made["spec"]["optimizer"] |= {"warmupUpdates": 1}
-    made["spec"]["oldLogits"] = {"strategy": strategy}
-    return dict(made)
+    return made
