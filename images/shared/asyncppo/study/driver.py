@@ -22,7 +22,7 @@ from asyncppo.local.folder import write_atomically
 from asyncppo.report.history import read_history
 from asyncppo.report.summary import read_summary
 from asyncppo.study.cells import Cell
-from asyncppo.study.results import CellResult, Cost, encode_result, late_reward, read_result
+from asyncppo.study.results import CellResult, Cost, Errors, encode_result, late_reward, read_result
 from asyncppo.study.work import CellDone, CellWork, Pace, Said, StudyWork
 
 TRAINER = (sys.executable, "-m", "asyncppo_runtime.study")
@@ -161,11 +161,13 @@ def _run(study: Study, cell: Cell) -> None:
 
 
 def _measured(cell: Cell, folder: Path) -> CellResult:
-    """A run's figures. stall: median of a sync, times their number."""
+    """A run's figures. stall: median of a sync, times their number. errors: of the tokens that the job audits
+    (oldLogits.auditFraction)."""
     summary, history = read_summary(folder / "summary.json"), read_history(folder / "metrics.jsonl")
     rewards = [update.reward for update in history]
     count = max(1, len(history))
     learner = summary.time.get("learner", {})
+    audited = summary.old_logits.audit
     return CellResult(
         strategy=cell.contender.label,
         exact=summary.exact,
@@ -183,6 +185,15 @@ def _measured(cell: Cell, folder: Path) -> CellResult:
         slope=summary.discrepancy.slope,
         mask_fraction=sum(update.mask_fraction for update in history) / count,
         clip_fraction=sum(update.clip_fraction for update in history) / count,
+        errors=None
+        if not audited.tokens
+        else Errors(
+            false_mask=audited.false_masks / audited.tokens,
+            missed_mask=audited.missed_masks / audited.tokens,
+            false_clip=audited.false_clips / audited.tokens,
+            missed_clip=audited.missed_clips / audited.tokens,
+            anchor=audited.mean_error,
+        ),
         cost=Cost(
             wall=summary.wall_seconds,
             learner=sum(learner.get(activity, 0.0) for activity in LEARNING),

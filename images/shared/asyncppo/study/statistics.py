@@ -47,9 +47,10 @@ class Row:
         """Mean over the seeds of a figure of the result."""
         return average([float(getattr(cell, name)) for cell in self.cells])
 
-    def cost(self, name: str) -> float:
-        """Mean over the seeds of a figure of its cost."""
-        return average([float(getattr(cell.cost, name)) for cell in self.cells])
+    def cost(self, name: str) -> float | None:
+        """Mean over the seeds of a figure of its cost; None when none measured it."""
+        found = [float(value) for cell in self.cells if (value := getattr(cell.cost, name)) is not None]
+        return average(found) if found else None
 
     def error(self, name: str) -> float | None:
         """Mean over the seeds that measured it; None when none did."""

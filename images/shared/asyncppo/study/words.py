@@ -25,11 +25,11 @@ LEARNT: tuple[Column, ...] = (
 COSTS: tuple[Column, ...] = (
     ("strategy", lambda row: row.strategy),
     ("coverage", lambda row: percent(row.mean("coverage"))),
-    ("wall", lambda row: duration(row.cost("wall"))),
-    ("learner", lambda row: duration(row.cost("learner"))),
-    ("stall", lambda row: duration(row.cost("stall"))),
-    ("extra forwards", lambda row: f"{row.cost('extra_forwards'):.2f} x"),
-    ("MB held", lambda row: f"{row.cost('bytes_held') / MEGABYTE:.2f}"),
+    ("wall", lambda row: known(row.cost("wall"), duration)),
+    ("learner", lambda row: known(row.cost("learner"), duration)),
+    ("stall", lambda row: known(row.cost("stall"), duration)),
+    ("extra forwards", lambda row: known(row.cost("extra_forwards"), lambda value: f"{value:.2f} x")),
+    ("MB held", lambda row: known(row.cost("bytes_held"), lambda value: f"{value / MEGABYTE:.2f}")),
 )
 
 
@@ -74,7 +74,12 @@ def difference(found: Interval | None) -> str:
 
 def share(value: float | None) -> str:
     """A share of tokens; a dash where it was not measured."""
-    return "-" if value is None else percent(value)
+    return known(value, percent)
+
+
+def known(value: float | None, say: Callable[[float], str]) -> str:
+    """A figure in words; a dash where it was not measured."""
+    return "-" if value is None else say(value)
 
 
 def _named(row: Row) -> str:
