@@ -6,7 +6,7 @@
   very same engine core, prompts and lengths, and take turns, so that the machine's noise hits all alike.
 - the same load on vLLM's own HTTP server on loopback, and on the offline LLM class: which raw mode is the fastest.
 - from Pause to the first token after Resume, in its parts, with the highest concurrency in flight.
-- loading a version of `--megabytes` over reading the file and copying the bytes once.
+- loading a version of `--megabytes` over reading the file and copying the bytes once (`vllm_load.py`).
 
 Raw vLLM is given its fastest settings: ids in and out, one answer at the end, flat log-probs, no tokenizer, no statistics.
 """
@@ -31,6 +31,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import torch
+from benchmarks.vllm_load import measure_load
 
 from asyncppo.api.job import AsyncPPOJobSpec
 from asyncppo.wire.experience import Lease, Task
@@ -79,7 +80,7 @@ def main() -> None:
                     f"vLLM's offline LLM, {level} at once: {rate:,.0f} tokens/s, {rate / best[level]:.2f} of AsyncLLM in process"
                 )
         if "load" not in skipped:
-            asyncio.run(load_seconds(options.megabytes, options.rounds, Path(scratch)))
+            asyncio.run(load_rates(options.megabytes, options.rounds, Path(scratch)))
 
 
 def job(concurrency: int, shape: dict[str, int], context: int = 128) -> AsyncPPOJobSpec:
@@ -249,48 +250,13 @@ async def pause_latency(engine: VllmEngine, path: Path, record: VersionRecord, l
         )
 
 
-async def load_seconds(megabytes: int, rounds: int, scratch: Path) -> None:
-    """Print a load's time over a read and a copy of the same bytes."""
+async def load_rates(megabytes: int, rounds: int, scratch: Path) -> None:
+    """Print what a load of `megabytes` takes."""
     layers = max(1, round(megabytes * 1e6 / 4 / (4 * 1024**2 + 3 * 1024 * 4096)))
     shape = {"hiddenSize": 1024, "layers": layers, "heads": 16, "intermediateSize": 4096}
     engine, path, record = await started(job(4, shape), scratch / "large")
-    size = path.stat().st_size
-    found: dict[str, list[float]] = {"load": [], "read + copy": [], "read + copy into memory used before": []}
-    for number in range(rounds + 1):
-        fresh, again = read_and_copy(path, size)
-        await engine.pause()
-        begin = perf_counter()
-        await engine.load(path, record)
-        loaded = perf_counter() - begin
-        await engine.resume()
-        if number:  # the first round warms the page cache
-            for name, seconds in zip(found, (loaded, fresh, again), strict=True):
-                found[name].append(seconds)
+    await measure_load(engine, path, record, rounds)
     await engine.close()
-    load = found.pop("load")
-    print(f"load of {size / 1e6:.0f} MB: {statistics.median(load):.2f} s")
-    for name, base in found.items():
-        ratios = [ours / theirs for ours, theirs in zip(load, base, strict=True)]
-        print(
-            f"{name} of the same bytes: {statistics.median(base):.2f} s; the load takes {statistics.median(ratios):.2f} times "
-            f"that [{min(ratios):.2f}..{max(ratios):.2f}]",
-            flush=True,
-        )
-
-
-def read_and_copy(path: Path, size: int) -> tuple[float, float]:
-    """Seconds of reading the file and copying its bytes once: into memory new to this process, as a load's is; and again."""
-    source, target = torch.empty(size, dtype=torch.uint8), torch.empty(size, dtype=torch.uint8)
-    seconds = []
-    for _ in range(2):
-        begin = perf_counter()
-        with path.open("rb", buffering=0) as file:
-            view, at = memoryview(source.numpy().data), 0
-            while count := file.readinto(view[at:]):
-                at += count
-        target.copy_(source)
-        seconds.append(perf_counter() - begin)
-    return seconds[0], seconds[1]
 
 
 @contextlib.contextmanager

@@ -55,5 +55,6 @@ def test_the_cpu_gets_an_environment_of_its_own() -> None:
     cpu = environment(spec, accelerated=False)
     assert cpu["OMP_NUM_THREADS"] == "3"
     assert cpu["TORCHDYNAMO_DISABLE"] == "1"
+    assert cpu["MALLOC_MMAP_MAX_"] == "0"
     assert "TORCHDYNAMO_DISABLE" not in environment(spec, accelerated=True)
     assert "OMP_NUM_THREADS" not in environment(make_spec({"type": "VLLM", "threads": 0}), accelerated=False)

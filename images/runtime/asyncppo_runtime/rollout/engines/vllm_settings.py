@@ -57,6 +57,10 @@ def environment(spec: AsyncPPOJobSpec, accelerated: bool) -> dict[str, str]:
         "TORCHDYNAMO_DISABLE": "1",
         # else every engine of a machine is pinned to the same first core
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        # the memory of one version's packed weights is taken again for the next one's: else glibc gives every large block back to
+        # the kernel, and getting its pages anew costs a load as much time as copying into them
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
         **({"OMP_NUM_THREADS": str(threads)} if threads else {}),
     }
 
