@@ -97,7 +97,7 @@ def table(verdicts: Sequence[Verdict]) -> str:
 def _cell(column: str, role: str, phase: Phase, kind: str, verdicts: dict[str, Verdict]) -> str:
     verdict = verdicts.get(f"{column}-{role}-{phase}-{kind}".lower())
     if verdict is None:
-        return "–"
+        return "–"  # no such pair, or not run
     if verdict.problems or verdict.driven is None:
         return "FAILED"
     recovery = verdict.driven.met[0].recovery if verdict.driven.met else None
@@ -124,6 +124,7 @@ def main() -> int:
     parser.add_argument("--part", choices=["ci", "whole"], default="whole")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--at-once", type=int, default=AT_ONCE, help="runs beside each other (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no run later than this")
     parser.add_argument("--folder", type=Path, help="where the runs' folders are made; default: a temporary one")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into this page")
     options = parser.parse_args()
@@ -133,10 +134,14 @@ def main() -> int:
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary,
         Fleet(options.folder or Path(temporary) / "runs", options.at_once) as fleet,
     ):
-        for verdict in fleet.all(cases):
-            verdicts.append(verdict)
-            print(line(verdict), flush=True)
+        while cases and time.monotonic() - started < options.seconds:
+            chosen, cases = cases[: 4 * options.at_once], cases[4 * options.at_once :]
+            for verdict in fleet.all(chosen):
+                verdicts.append(verdict)
+                print(line(verdict), flush=True)
     words = table(verdicts)
+    if cases:
+        words += f" {len(cases)} more cells were not run for want of time: {', '.join(left.name for left in cases)}."
     print(words, f"\n{time.monotonic() - started:.0f} s")
     if options.write is not None:
         write_block(options.write, "matrix", words)
