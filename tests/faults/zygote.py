@@ -60,10 +60,19 @@ class Zygote:
 
     def _start(self, connection: socket.socket) -> None:
         head, ancillary, _, _ = connection.recvmsg(8, socket.CMSG_SPACE(8))
+        if len(head) < 8:
+            connection.close()
+            return
         descriptors = [int.from_bytes(data[i : i + 4], sys.byteorder) for _, _, data in ancillary for i in (0, 4)]
         body = b""
         while len(body) < int.from_bytes(head, "big"):
-            body += connection.recv(1 << 20)
+            more = connection.recv(1 << 20)
+            if not more:  # the stub was killed in the middle of its request
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                connection.close()
+                return
+            body += more
         child = os.fork()
         if child == 0:
             self._become(json.loads(body), descriptors, connection)
