@@ -30,7 +30,17 @@ class Kind(StrEnum):
 
 
 ON_THE_WAY = frozenset(
-    {"Creating", "Starting", "Warming", "NotSuspended", "NoLearner", "NoCoordinator", "NoRollouts", "Reconciling"}
+    {
+        "Creating",
+        "Starting",
+        "Warming",
+        "NotSuspended",
+        "NoLearner",
+        "NoCoordinator",
+        "NoRollouts",
+        "NothingTrained",
+        "Reconciling",
+    }
 )
 """Reasons that say "not yet", which is no news."""
 

@@ -4,6 +4,7 @@ Owns what is said. Does not own when it is written (`reconcile.py`) nor the judg
 """
 
 from collections.abc import Mapping
+from math import floor
 from typing import Any
 
 from asyncppo.api.status import Phase
@@ -183,7 +184,10 @@ def _exactness(learner: LearnerStatus) -> str:
     """A column: the share of tokens that are exact, No for a strategy that is not, a dash before the first token."""
     if not learner.old_logits.exact:
         return "No"
-    return f"{learner.old_logits.exact_coverage:.4g}" if learner.staleness.histogram else "-"
+    if not learner.staleness.histogram:
+        return "-"
+    # rounded down: 100% is said of all tokens only
+    return f"{floor(learner.old_logits.exact_coverage * 1e4) / 100:g}%"
 
 
 def _short(value: float) -> float:

@@ -102,7 +102,9 @@ def _exact(seen: Situation) -> Condition:
         text = f"{strategy} approximates old log-probs by design; Interruption, Snapshot and Dedicated are exact"
         return condition(Kind.EXACT, False, "ApproximateStrategy", text)
     if seen.learner is None or seen.learner.staleness.histogram == {}:
-        return condition(Kind.EXACT, None, "NothingTrained", f"{strategy} is exact; no token was trained yet")
+        return condition(
+            Kind.EXACT, None, "NothingTrained", f"{strategy} is exact; the learner has told of no trained token yet"
+        )
     old = seen.learner.old_logits
     if old.violations:
         text = f"{old.violations} segments contradicted their version label; see the learner's log and the runbook"

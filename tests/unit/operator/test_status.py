@@ -261,3 +261,11 @@ def test_any_situation_makes_a_status_the_crd_carries(
     assert checked(seen, status) == status, "said again, it is the same"
     assert seen.decision is not None
     assert seen.decision.target in Target
+
+
+@pytest.mark.parametrize(("coverage", "shown"), [(1.0, "100%"), (0.99999, "99.99%"), (0.5, "50%"), (0.0, "0%")])
+def test_the_exact_column_is_never_rounded_up(coverage: float, shown: str) -> None:
+    status = checked(
+        situation(answer(old_logits=OldLogits(strategy="Interruption", exact=True, exact_coverage=coverage)))
+    )
+    assert status["oldLogits"]["summary"] == shown
