@@ -111,6 +111,7 @@ def _exact(seen: Situation) -> Condition:
         return condition(Kind.EXACT, False, "Violated", text)
     if old.exact_coverage < 1.0:
         text = f"{old.exact_coverage:.4f} of the loss tokens have exact old log-probs, {old.fallbacks} fell back"
+        text += f"; now: {old.unavailable}" if old.unavailable else ""
         return condition(Kind.EXACT, False, "Incomplete", text)
     return condition(Kind.EXACT, True, "VersionMatched", "every old log-prob is of the version that sampled its token")
 

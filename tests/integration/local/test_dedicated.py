@@ -19,7 +19,7 @@ LIMIT = 400.0
 UPDATES = 6
 
 
-def manifest(**old_logits: Any) -> dict[str, Any]:
+def manifest(patience: float = 120.0, **old_logits: Any) -> dict[str, Any]:
     """A small job whose engine computes in another precision: the published weights are not the train-side ones."""
     return {
         "apiVersion": "asyncppo.io/v1alpha1",
@@ -33,7 +33,7 @@ def manifest(**old_logits: Any) -> dict[str, Any]:
             "optimizer": {"learningRate": 0.03},
             "oldLogits": {"strategy": "Dedicated", **old_logits},
             "learner": {"threads": 1},
-            "oldLogit": {"replicas": 1},
+            "oldLogit": {"replicas": 1, "unavailableAfterSeconds": patience},
             "rollout": {"replicas": 1, "concurrency": 8, "engine": {"precision": "BFloat16"}},
         },
     }
@@ -66,8 +66,8 @@ class Run:
         log = self.output / "logs" / "learner.log"
         return self.process.returncode, said + (log.read_text() if log.exists() else "")
 
-    def worker(self) -> int | None:
-        """The old-logit worker's process."""
+    def process_of(self, module: str) -> int | None:
+        """The process of a role."""
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
@@ -76,7 +76,7 @@ class Run:
                 except (FileNotFoundError, ProcessLookupError, PermissionError):
                     continue
                 # the program itself, not the leash that starts it
-                if words[1:3] == ["-m", "asyncppo_runtime.old_logit"] and here.samefile(self.output.parent):
+                if words[1:3] == ["-m", f"asyncppo_runtime.{module}"] and here.samefile(self.output.parent):
                     return int(entry.name)
         return None
 
@@ -119,16 +119,25 @@ def checked(run: Run) -> Summary:
 def test_a_killed_worker_comes_back_and_nothing_is_lost(start: Callable[[dict[str, Any]], Run]) -> None:
     run = start(manifest())
     until(lambda: run.updates() >= 1, "an update")
-    victim = run.worker()
+    victim = run.process_of("old_logit")
     assert victim is not None
     os.kill(victim, signal.SIGKILL)
     assert checked(run).restarts == {"old-logit-0": 1}
 
 
+def test_a_killed_learner_finds_its_work_again_in_the_ledger(start: Callable[[dict[str, Any]], Run]) -> None:
+    run = start(manifest())
+    until(lambda: run.updates() >= 2, "two updates")
+    victim = run.process_of("learner")
+    assert victim is not None
+    os.kill(victim, signal.SIGKILL)
+    assert checked(run).restarts == {"learner": 1}
+
+
 def test_without_an_answering_worker_the_job_fails_with_the_reason(start: Callable[[dict[str, Any]], Run]) -> None:
-    run = start(manifest(unavailableAfterSeconds=2.0))
+    run = start(manifest(patience=2.0))
     until(lambda: run.updates() >= 1, "an update")
-    victim = run.worker()
+    victim = run.process_of("old_logit")
     assert victim is not None
     os.kill(victim, signal.SIGSTOP)
     code, said = run.end()
@@ -139,9 +148,9 @@ def test_without_an_answering_worker_the_job_fails_with_the_reason(start: Callab
 
 
 def test_fallback_goes_on_without_workers_and_says_so(start: Callable[[dict[str, Any]], Run]) -> None:
-    run = start(manifest(unavailableAfterSeconds=2.0, onUnavailable="Fallback"))
+    run = start(manifest(patience=2.0, onUnavailable="Fallback"))
     until(lambda: run.updates() >= 1, "an update")
-    victim = run.worker()
+    victim = run.process_of("old_logit")
     assert victim is not None
     os.kill(victim, signal.SIGSTOP)
     code, said = run.end()

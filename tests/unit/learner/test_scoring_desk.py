@@ -25,7 +25,7 @@ from asyncppo_runtime.weights.store import WeightStore
 
 DEDICATED = {
     "oldLogits.strategy": "Dedicated",
-    "oldLogits.unavailableAfterSeconds": 60.0,
+    "oldLogit.unavailableAfterSeconds": 60.0,
     "oldLogit.replicas": 2,
 }
 

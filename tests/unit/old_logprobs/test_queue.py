@@ -75,6 +75,24 @@ def test_a_returning_worker_gets_its_unfinished_work_again():
     assert keys(queue.assign("w", 1, 1, 1.0)) == ["a"]
 
 
+def test_work_given_back_goes_to_another_and_a_replaced_process_gives_nothing_back():
+    queue = queue_of(("a", 1, 60), ("b", 1, 60))
+    queue.register("w1", 1)
+    queue.register("w2", 1)
+    assert keys(queue.assign("w1", 1, -1, 0.0)) == ["a"]
+    assert queue.busy(9.0)
+    queue.give_back("w1", 1)
+    assert not queue.busy(0.0)
+    assert keys(queue.assign("w2", 1, -1, 0.0)) == ["a"]
+    queue.register("w2", 2)
+    assert keys(queue.assign("w2", 2, -1, 0.0)) == ["a"]
+    with pytest.raises(QueueError, match="register again"):
+        queue.give_back("w2", 1)
+    assert keys(queue.assign("w1", 1, -1, 0.0)) == ["b"], "the successor keeps its work"
+    assert queue.holds("a")
+    assert {segment.key for segment in queue.segments()} == {"a", "b"}
+
+
 def test_a_new_incarnation_replaces_the_old_one():
     queue = queue_of(("a", 1, 60))
     queue.register("w", 1)

@@ -17,6 +17,7 @@ from asyncppo_operator.plan.lifecycle import Target
 from asyncppo_operator.plan.planner import Facts, Observed, Plan, applied_hash, plan
 from asyncppo_operator.plan.pods import template_hash
 from asyncppo_operator.settings import Images, NetworkPolicySettings, Settings
+from asyncppo_runtime.old_logit.__main__ import program_parser
 
 OBSERVED = Observed(token="secret-token")
 
@@ -56,6 +57,23 @@ def test_a_running_job_has_these_objects() -> None:
         ("StatefulSet", "guess-learner"),
         ("StatefulSet", "guess-rollout"),
     ]
+
+
+DEDICATED = {"oldLogits": {"strategy": "Dedicated"}, "oldLogit": {"replicas": 2}}
+
+
+def test_old_logit_workers_have_pods_where_the_strategy_has_them() -> None:
+    made = planned(**DEDICATED)
+    workers = of_kind(made, "StatefulSet")["guess-old-logit"]
+    assert workers["spec"]["replicas"] == 2
+    assert set(of_kind(made, "Service")) == {"guess-learner", "guess-rollout", "guess-old-logit"}
+    (container,) = pod_spec(made, "old-logit")["containers"]
+    assert container["command"] == ["python", "-m", "asyncppo_runtime.old_logit"]
+    assert container["image"] == SETTINGS.images.old_logit
+    told = program_parser().parse_args(container["args"])
+    assert told.learner == names.learner_url("guess")
+    assert str(told.job) == names.JOB_FILE
+    assert "guess-old-logit" not in of_kind(planned(), "StatefulSet")
 
 
 def test_what_pods_need_is_made_before_them() -> None:

@@ -73,7 +73,7 @@ class ScoringDesk:
         self._take = take
         self._finished = finished
         self._bound = segment_bound(spec.old_logits, spec.optimizer.precision, spec.rollout.engine.precision)
-        after = spec.old_logits.unavailable_after_seconds
+        after = spec.old_logit.unavailable_after_seconds
         limits = QueueLimits(
             lease_seconds=min(LONGEST_LEASE, after),
             batch_tokens=spec.optimizer.micro_batch_tokens,
@@ -121,7 +121,7 @@ class ScoringDesk:
             raise RefusedError(409, "UnknownVersion", f"version {message.version} was never published here")
         verdict = verify_scorer(record, message.version, message.train_hash)
         if not verdict.accepted:
-            self.queue.lose(message.envelope.target)
+            self._return_work(message.envelope)
             raise RefusedError(409, "WrongWeights", f"{message.envelope.target}: {verdict.message}")
         answers = {SegmentKey(score.lease_id, score.index, score.digest): score.logprobs for score in message.scores}
         items = await self._ledger(Ledger.items, list(answers))
@@ -144,8 +144,7 @@ class ScoringDesk:
         self.availability.heard(time.monotonic())
         worker = message.envelope.target
         log.warning("%s gives back work of version %d: %s", worker, message.version, message.message)
-        self.queue.lose(worker)
-        self.queue.register(worker, message.envelope.incarnation)
+        self._return_work(message.envelope)
         self._failures[message.version] += 1
         if self._failures[message.version] >= FAILURES_OF_A_VERSION:
             self._gone[message.version] = message.message
@@ -185,7 +184,7 @@ class ScoringDesk:
         seconds = now - self.availability.heard_at
         return (
             f"no old-logit worker can be counted on (the last sign of life was {seconds:.0f} s ago); see their logs, or raise "
-            "oldLogits.unavailableAfterSeconds"
+            "oldLogit.unavailableAfterSeconds"
         )
 
     def behind(self) -> str:
@@ -230,6 +229,13 @@ class ScoringDesk:
         if outcome.discarded:
             await self._take(outcome)
         return good
+
+    def _return_work(self, sender: Envelope) -> None:
+        """What the sender has goes back. RefusedError 409 NotJoined for a process that has been replaced: its successor keeps its work."""
+        try:
+            self.queue.give_back(sender.target, sender.incarnation)
+        except QueueError as error:
+            raise RefusedError(409, "NotJoined", str(error)) from error
 
     def _assign(self, message: TakeWork) -> Assignment[SegmentKey]:
         envelope: Envelope = message.envelope

@@ -25,7 +25,7 @@ log = logging.getLogger("asyncppo.old_logit")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a worker; the exit status."""
-    options = _parser().parse_args(arguments)
+    options = program_parser().parse_args(arguments)
     logging.basicConfig(
         level=options.log_level,
         format="%(asctime)s %(levelname)s old-logit: %(message)s",
@@ -69,7 +69,8 @@ async def _work(options: argparse.Namespace) -> None:
     log.info("stopped")
 
 
-def _parser() -> argparse.ArgumentParser:
+def program_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         "python -m asyncppo_runtime.old_logit",
         description="An old-logit worker of an AsyncPPOJob (strategy Dedicated).",

@@ -112,6 +112,12 @@ class ScoringQueue(Generic[K]):
         if gone is not None:
             self._give_back(gone.leased)
 
+    def give_back(self, worker: str, incarnation: int) -> None:
+        """The worker keeps its place but not its work. Raises QueueError for one that is not registered with this incarnation."""
+        here = self._worker(worker, incarnation)
+        self._give_back(here.leased)
+        here.leased.clear()
+
     def assign(self, worker: str, incarnation: int, loaded_version: int, now: float) -> Assignment[K]:
         """Work for a worker that has `loaded_version` loaded (-1: none). What it already has and has not finished is given again first.
 

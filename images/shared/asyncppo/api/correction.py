@@ -81,9 +81,6 @@ class OldLogitsSpec(ApiModel):
     """Interruption only. Barrier scores while rollouts are paused; Overlapped beside them on one frozen copy."""
     on_unavailable: OnUnavailable = OnUnavailable.FAIL
     """Fail stops the job, Discard drops the tokens and counts them, Fallback uses Recompute for them and says so."""
-    unavailable_after_seconds: PositiveFloat = 120.0
-    """Dedicated only: silence of all old-logit workers after which exact values count as unavailable. They count as available again
-    once a worker has answered for a quarter of that time."""
     segment_bound: PositiveFloat | None = None
     """Largest |old - behavior| of any one token before its segment is taken for mislabelled.
     Default: 0.01 when engine and learner both compute in Float32 or Float64, else 1.0."""

@@ -113,6 +113,9 @@ class OldLogitSpec(RoleSpec):
 
     replicas: Annotated[int, Field(ge=0, le=64)] = 0
     """Number of old-logit workers; at least 1 with Dedicated, else 0."""
+    unavailable_after_seconds: PositiveFloat = 120.0
+    """Silence of all workers after which exact values count as unavailable (oldLogits.onUnavailable). They count as available again
+    once a worker has answered for a quarter of that time."""
     threads: NonNegativeInt = 1
     """CPU threads of one forward; 0 lets torch choose."""
 
