@@ -131,7 +131,8 @@ class Training:
                 metrics = await self._accumulate(selection)
             if metrics is None:
                 continue
-            if self._spec.old_logits.strategy.exact:
+            # Stand-ins are of other weights than the engine's: their distance from its log-probs says nothing about the two programs.
+            if self._spec.old_logits.strategy.exact and metrics.exact_coverage == 1.0:
                 self._guard.batch(metrics)
             if self._scores_at_arrival:
                 with self._stopwatch.during("Scoring"):
