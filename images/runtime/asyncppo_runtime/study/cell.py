@@ -42,18 +42,18 @@ MODE = "virtual"
 
 @dataclass
 class Spent:
-    """Seconds by activity."""
+    """CPU seconds of this process by activity: nothing here waits, and a busy machine does not stretch them."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def on(self, activity: str) -> Iterator[None]:
         """Count the block."""
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             yield
         finally:
-            self.seconds[activity] = self.seconds.get(activity, 0.0) + time.perf_counter() - began
+            self.seconds[activity] = self.seconds.get(activity, 0.0) + time.process_time() - began
 
     def of(self, *activities: str) -> float:
         """Their sum."""
@@ -124,7 +124,7 @@ class CellRun:
             raise RuntimeError(
                 f"trajectories {late} are not finished under their last version: a mistake of the schedule"
             )
-        with self._spent.on("scoring"):
+        with self._spent.on("workers" if self._timing is Timing.BY_WORKERS else "scoring"):
             self._score(unscored(batch))
         if self._timing is Timing.BEFORE_SEAL and not overlapped:
             with self._spent.on("barrier"):
@@ -234,7 +234,7 @@ class CellRun:
                 anchor=sums.absolute_error / tokens,
             ),
             cost=Cost(
-                wall=learner + spent.of("sampling", "load"),
+                wall=learner + spent.of("sampling", "load", "workers"),
                 learner=learner,
                 stall=spent.of("load", *(("barrier", "step", "publish") if barrier else ())),
                 extra_forwards=self._forward_tokens / max(1, self._trained_tokens),

@@ -20,9 +20,12 @@ class Errors(Measure, frozen=True, kw_only=True):
 
 
 class Cost(Measure, frozen=True, kw_only=True):
-    """Seconds of the whole cell. wall: all but the study's own measuring. learner: training and scoring. stall: what rollouts stand
-    still for. extra_forwards: forward tokens beside the policy's own, over trained trajectories' tokens. bytes_held: most bytes of
-    weights kept beside the model's own, in memory and on disk. None: not measured in this mode."""
+    """Seconds of the whole cell: CPU seconds of its process on the virtual schedule, seconds of the clock in real runs.
+
+    wall: all but the study's own measuring. learner: training and scoring. stall: what rollouts stand still for. extra_forwards:
+    forward tokens beside the policy's own, over trained trajectories' tokens. bytes_held: most bytes of weights kept beside the
+    model's own, in memory and on disk. None: not measured in this mode.
+    """
 
     wall: float = 0.0
     learner: float = 0.0

@@ -25,7 +25,7 @@ LEARNT: tuple[Column, ...] = (
 COSTS: tuple[Column, ...] = (
     ("strategy", lambda row: row.strategy),
     ("coverage", lambda row: percent(row.mean("coverage"))),
-    ("wall", lambda row: known(row.cost("wall"), duration)),
+    ("seconds", lambda row: known(row.cost("wall"), duration)),
     ("learner", lambda row: known(row.cost("learner"), duration)),
     ("stall", lambda row: known(row.cost("stall"), duration)),
     ("extra forwards", lambda row: known(row.cost("extra_forwards"), lambda value: f"{value:.2f} x")),
@@ -57,7 +57,8 @@ def legend(rows: Sequence[Row], first: str) -> str:
             f"{first} at the same seeds, with a 95 % interval (t).",
             "masks and clips: share of trained tokens decided otherwise than under exact old log-probs. slope: of |old − behavior| against "
             "staleness.",
-            "extra forwards: tokens beside the policy's own forward, over trained trajectories' tokens.",
+            "extra forwards: tokens beside the policy's own forward, over trained trajectories' tokens. seconds: of the CPU on the virtual "
+            "schedule, where everything is done one after the other; of the clock in real runs.",
             told,
         ]
     )
