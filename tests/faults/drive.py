@@ -33,6 +33,7 @@ NEVER = "learner:Begin:before:delay@999999"
 STUB = Path(__file__).parent / "stub.py"
 LOOK = 0.02
 HANG_SECONDS = 4.0
+START_SECONDS = 40.0
 STALL_SECONDS = 2.0
 
 
@@ -204,7 +205,9 @@ def drive(request: Drive) -> Driven:
             rollout=through_zygote(request.socket, "asyncppo_runtime.rollout.__main__"),
             old_logit=through_zygote(request.socket, "asyncppo_runtime.old_logit.__main__"),
         ),
-        patience=Patience(poll=0.1, pulse=0.5, drain=5.0, end=5.0, hang=HANG_SECONDS, backoff=Backoff(0.1)),
+        patience=Patience(
+            poll=0.1, pulse=0.5, drain=5.0, end=5.0, hang=HANG_SECONDS, start=START_SECONDS, backoff=Backoff(0.1)
+        ),
     )
     started = time.monotonic()
     struck: list[tuple[str, float]] = []

@@ -27,7 +27,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--token-file", type=Path, required=True)
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--crash-always", action="store_true")
-    parser.add_argument("--hang-once", action="store_true")
+    parser.add_argument("--hang-once", choices=("serving", "starting"), default="")
     parser.add_argument("--ignore-term", action="store_true")
     return parser.parse_args()
 
@@ -39,6 +39,10 @@ async def main() -> None:
     if arguments.crash_always:
         print("cannot load the engine", flush=True)
         sys.exit(1)
+    hung = arguments.directory / "hung-once"
+    if arguments.hang_once == "starting" and not hung.exists():
+        hung.touch()
+        time.sleep(600)  # noqa: ASYNC251  (blocking the loop is the point)
     host, _, port = arguments.listen.rpartition(":")
     registry = CollectorRegistry()
     metrics.SAMPLING_SECONDS.counter(registry).inc(30.0)
@@ -48,8 +52,7 @@ async def main() -> None:
     asyncio.get_running_loop().add_signal_handler(
         signal.SIGTERM, (lambda: None) if arguments.ignore_term else terminated.set
     )
-    hung = arguments.directory / "hung-once"
-    if arguments.hang_once and not hung.exists():
+    if arguments.hang_once == "serving" and not hung.exists():
         await asyncio.sleep(1.0)
         hung.touch()
         time.sleep(600)  # noqa: ASYNC251  (blocking the loop is the point)

@@ -175,8 +175,9 @@ def test_a_job_that_fails_by_itself_says_why(output: Path) -> None:
     assert driven.summary()["updates"] == 5
 
 
-def test_a_role_that_hangs_is_killed_and_started_again(output: Path) -> None:
-    settings = {"rollouts": 1, "rollout": ["--hang-once"], "patience": {"hang": 1.5}, **ENDLESS}
+@pytest.mark.parametrize(("when", "patience"), [("serving", {"hang": 1.5}), ("starting", {"start": 15.0})])
+def test_a_role_that_hangs_is_killed_and_started_again(when: str, patience: dict[str, float], output: Path) -> None:
+    settings = {"rollouts": 1, "rollout": ["--hang-once", when], "patience": patience, **ENDLESS}
     driven = drive(output, settings)
     pid_file = output / "rollouts" / "rollout-0" / "pid"
     until(lambda: (pid_file.parent / "hung-once").exists(), "the rollout hangs")

@@ -7,6 +7,7 @@ sync protocol (`asyncppo.sync`), what the learner knows (`feed.py`), nor what is
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -59,7 +60,8 @@ class Screen(Protocol):
 class Patience:
     """Seconds. poll: between two looks at the learner. drain, save: for rollouts to drain, for the learner to save at a stop.
 
-    end: for a role to go after SIGTERM. hang: without an answer on /healthz (after a first one) before a role is killed.
+    end: for a role to go after SIGTERM. hang: without an answer on /healthz before a role is killed. start: for a
+    process to give its first answer (it may have a large model to load), the same that the operator's pods get.
     """
 
     poll: float = 0.4
@@ -68,6 +70,7 @@ class Patience:
     save: float = 120.0
     end: float = 20.0
     hang: float = 120.0
+    start: float = 1800.0
     backoff: Backoff = field(default_factory=Backoff)
 
 
@@ -256,18 +259,21 @@ class _Course:
             await self._feed.read_clocks()
 
     async def _feel_pulse(self, role: str) -> None:
-        """Kill a role that answered once and has been silent for too long: a hang is a crash that does not end by itself."""
-        answered: float | None = None
+        """Kill a process that has been silent for too long: a hang is a crash that does not end by itself."""
+        answered = -math.inf
+        patience = self._run.patience
         while True:
-            await asyncio.sleep(self._run.patience.pulse)
+            await asyncio.sleep(patience.pulse)
             if await self._feed.feel_pulse(role):
                 answered = time.monotonic()
                 continue
             age = self._supervisor.age(role)
-            if age is not None and answered is not None:
-                silent = time.monotonic() - answered
-                if self._run.patience.hang < silent < age:  # younger than the silence: a new process, still starting
-                    self._supervisor.kill(role, f"no answer on /healthz for {silent:.0f} s")
+            if age is None:
+                continue
+            silent = time.monotonic() - answered
+            # Silent for longer than it is old: this process has not answered yet.
+            if (silent > patience.hang) if silent < age else (age > patience.start):
+                self._supervisor.kill(role, f"no answer on /healthz for {min(silent, age):.0f} s")
 
     def _snapshot(self) -> Snapshot:
         job = self._run.job
