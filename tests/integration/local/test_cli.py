@@ -116,7 +116,7 @@ def test_a_busy_port_is_refused_before_anything_is_started(tmp_path: Path) -> No
         (foreign_files, ["taken"], "holds no run (no job.json)"),
         (an_unfinished_run, ["taken"], "holds no run (no ledger.db)"),
         (nothing, ["."], "holds no run (no job.json)"),
-        (nothing, [".", "--limit", "0"], "must be at least 1"),
+        (nothing, [".", "--limit", "0"], "is not a whole number from 1 on"),
         (nothing, [".", "--trajectory", "first"], "invalid int value: 'first'"),
     ],
 )

@@ -100,9 +100,9 @@ class Interruption(OldLogprobStrategy):
         return {**named, FROZEN_VERSION: torch.tensor(self._frozen[0])}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """The frozen copy is there again, under the hash of what is really in it."""
+        """The frozen copy, if there was one, is there again, under the hash of what is really in it."""
         self._copy = {name.removeprefix(FROZEN): t for name, t in state.items() if name.startswith(FROZEN)}
-        self._frozen = (int(state[FROZEN_VERSION]), tensors_hash(self._copy))
+        self._frozen = (int(state[FROZEN_VERSION]), tensors_hash(self._copy)) if self._copy else None
 
     @contextmanager
     def hold(self, version: int, model: nn.Module) -> Iterator[HeldVersion]:
