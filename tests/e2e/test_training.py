@@ -131,7 +131,8 @@ async def test_rollouts_on_vllm_train_too(kubectl: Kubectl) -> None:
 
 async def test_old_logit_workers_are_pods_and_one_may_die(kubectl: Kubectl) -> None:
     made = _small("guess-number-dedicated", updates=16)
-    made["spec"]["oldLogits"] |= {"auditFraction": 0.0, "unavailableAfterSeconds": 900}
+    made["spec"]["oldLogits"] |= {"auditFraction": 0.0}
+    made["spec"]["oldLogit"] |= {"unavailableAfterSeconds": 900}
     await kubectl.apply(made)
     job = Job(kubectl, made["metadata"]["name"])
     await until(lambda: _update(job, 3), "updates", LONG)
