@@ -51,8 +51,10 @@ def test_a_volume_full_at_a_publication(fleet: Fleet, point: str) -> None:
     resumed(fleet, case)
 
 
-def test_a_volume_full_under_the_ledger(fleet: Fleet) -> None:
-    case, verdict = failed(fleet, "full-ledger", "learner:Commit:before:full@25")
+@pytest.mark.parametrize("commit", [12, 25, 40], ids=str)
+def test_a_volume_full_under_the_ledger(fleet: Fleet, commit: int) -> None:
+    """Whoever needed that commit: a rollout's call, housekeeping, the trainer."""
+    case, verdict = failed(fleet, f"full-ledger-{commit}", f"learner:Commit:before:full@{commit}")
     assert verdict.driven is not None
     assert "the volume is full; nothing was written. Free space, then resume" in verdict.driven.message
     assert "Last good checkpoint" in verdict.driven.message

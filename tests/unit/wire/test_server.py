@@ -38,6 +38,7 @@ def learner() -> web.Application:
         weights=weights,
         status=untouched(),
         stop=untouched(),
+        storage_failed=untouched(),
     )
 
 

@@ -32,7 +32,7 @@ from asyncppo_runtime.learner.synchronization import Synchronization
 from asyncppo_runtime.learner.threads import OwnThread
 from asyncppo_runtime.learner.trainer import Trainer
 from asyncppo_runtime.learner.training import Training
-from asyncppo_runtime.ledger.errors import LedgerError
+from asyncppo_runtime.ledger.errors import LedgerError, LedgerStorageError
 from asyncppo_runtime.ledger.ledger import Ledger
 from asyncppo_runtime.ledger.records import LedgerSettings
 from asyncppo_runtime.old_logprobs.interface import Timing
@@ -161,6 +161,7 @@ class LearnerProgram:
             weights=weights_handler(store, lambda version: ledger(Ledger.version, version)),
             status=board.refresh,
             stop=self.stop,
+            storage_failed=lambda error: training.fail(LearnerError(str(error))),
         )
         await board.refresh()
         runner, port = await serve(app, arguments.host, arguments.port)
@@ -168,7 +169,7 @@ class LearnerProgram:
         log.info("serving on %s:%d, version %d, update %d", arguments.host, port, publication.version, update)
         try:
             async with asyncio.TaskGroup() as tasks:
-                housekeeping = tasks.create_task(self._keep_house(ledger, board, changed))
+                housekeeping = tasks.create_task(self._keep_house(ledger, training, board, changed))
                 work = tasks.create_task(self._train(training, publication, board, ledger, trainer, changed))
                 await self._stop.wait()
                 work.cancel()
@@ -213,10 +214,13 @@ class LearnerProgram:
         while time.monotonic() < deadline and (await ledger(Ledger.totals)).in_flight:
             await changed.wait(changed.tick, 0.2)
 
-    async def _keep_house(self, ledger: OwnThread[Ledger], board: Board, changed: Notice) -> None:
+    async def _keep_house(self, ledger: OwnThread[Ledger], training: Training, board: Board, changed: Notice) -> None:
         while True:
-            if await ledger(Ledger.expire, time.monotonic()):
-                changed.ring()
+            try:
+                if await ledger(Ledger.expire, time.monotonic()):
+                    changed.ring()
+            except LedgerStorageError as error:
+                training.fail(LearnerError(str(error)))
             await board.refresh()
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
 

@@ -48,8 +48,10 @@ def learner_application(
     weights: Callable[[web.Request], Awaitable[web.StreamResponse]],
     status: Callable[[], Awaitable[LearnerStatus]],
     stop: Callable[[], None],
+    storage_failed: Callable[[LedgerStorageError], None],
 ) -> web.Application:
-    """Put the routes of `asyncppo.wire.routes` together. desk: where the strategy has old-logit workers."""
+    """Put the routes of `asyncppo.wire.routes` together. desk: where the strategy has old-logit workers. storage_failed: told when the
+    ledger could not write, which ends the job: whoever called would only try again for ever."""
     app = application(token, registry, ready)
 
     def post(path: str, kind: type[Any], handle: Callable[[Any], Awaitable[object]]) -> None:
@@ -59,6 +61,7 @@ def learner_application(
                 return await handle(message)
             except LedgerStorageError as error:
                 log.error("%s: %s", path, error)
+                storage_failed(error)
                 raise RefusedError(503, "StorageFailed", str(error)) from error
 
         app.router.add_post(path, endpoint(kind, checked))
