@@ -130,7 +130,9 @@ async def test_rollouts_on_vllm_train_too(kubectl: Kubectl) -> None:
 
 
 async def test_old_logit_workers_are_pods_and_one_may_die(kubectl: Kubectl) -> None:
-    made = _small("guess-number-dedicated", updates=16)
+    made = _small("guess-number-dedicated", updates=40)
+    # A tool that takes a second: however fast the machine, the job is still there when its worker has been killed.
+    made["spec"]["environment"]["parameters"] = {"delaySeconds": 1.0}
     made["spec"]["oldLogits"] |= {"auditFraction": 0.0}
     made["spec"]["oldLogit"] |= {"unavailableAfterSeconds": 900}
     await kubectl.apply(made)
