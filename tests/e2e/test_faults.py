@@ -67,7 +67,7 @@ async def test_a_job_survives_everything(kubectl: Kubectl, release: Kubectl) -> 
 def _long_job() -> Object:
     made: Object = yaml.safe_load((ROOT / "examples" / "guess-number.yaml").read_text())
     made["metadata"] = {"name": "long"}
-    made["spec"]["algorithm"] |= {"updates": 200, "batchGroups": 16}
+    made["spec"]["algorithm"] |= {"updates": 120, "batchGroups": 16}
     # A tool that takes half a second: however fast the machine, an update takes a second or more, and there is something left to do
     # when the last fault has happened.
     made["spec"]["environment"]["parameters"] = {"delaySeconds": 0.5}
