@@ -14,6 +14,7 @@ from pathlib import Path
 from asyncppo import faults
 from asyncppo.api.manifest import load_manifest
 from asyncppo.errors import RefusedError, UserError
+from asyncppo.wire.arguments import parse_address, read_token
 from asyncppo.wire.client import WireClient
 from asyncppo.wire.server import serve
 from asyncppo_runtime.old_logit.worker import Worker
@@ -44,8 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
 async def _work(options: argparse.Namespace) -> None:
     faults.activate(options.name)
     job = load_manifest(options.job)
-    token = _token(options.token_file)
-    host, port = _address(options.listen)
+    token = read_token(options.token_file)
+    host, port = parse_address(options.listen)
     try:
         options.directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -86,25 +87,6 @@ def program_parser() -> argparse.ArgumentParser:
     parser.add_argument("--directory", type=Path, required=True, metavar="DIR", help="for pulled weights")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     return parser
-
-
-def _token(file: Path) -> str:
-    try:
-        token = file.read_text().strip()
-    except OSError as error:
-        raise UserError(
-            f"--token-file {file}: cannot be read ({error.strerror}); mount the job's token there"
-        ) from error
-    if not token:
-        raise UserError(f"--token-file {file}: is empty; it must hold the job's token")
-    return token
-
-
-def _address(listen: str) -> tuple[str, int]:
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise UserError(f"--listen {listen}: give HOST:PORT, e.g. 0.0.0.0:8000")
-    return host.strip("[]"), int(port)
 
 
 def _told(status: int, message: str) -> int:

@@ -15,6 +15,7 @@ from asyncppo import faults
 from asyncppo.api.manifest import load_manifest
 from asyncppo.errors import RefusedError, UserError
 from asyncppo.estimate.choice import settled
+from asyncppo.wire.arguments import parse_address, read_token
 from asyncppo.wire.client import WireClient
 from asyncppo.wire.server import serve
 from asyncppo_runtime.rollout.engines.interface import EngineError
@@ -51,8 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
 async def _work(options: argparse.Namespace) -> int:
     faults.activate(options.name)
     job = settled(load_manifest(options.job))
-    token = _token(options.token_file)
-    host, port = _address(options.listen)
+    token = read_token(options.token_file)
+    host, port = parse_address(options.listen)
     try:
         options.directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -97,23 +98,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--grace-seconds", type=float, default=20.0, help="time to hand everything back after SIGTERM")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     return parser
-
-
-def _token(file: Path) -> str:
-    try:
-        token = file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--token-file {file}: cannot be read ({error}); mount the job's token there") from error
-    if not token:
-        raise UserError(f"--token-file {file}: is empty; it must hold the job's token")
-    return token
-
-
-def _address(listen: str) -> tuple[str, int]:
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise UserError(f"--listen {listen}: give HOST:PORT, e.g. 0.0.0.0:8000")
-    return host.strip("[]"), int(port)
 
 
 def _told(status: int, message: str) -> int:
