@@ -1,4 +1,4 @@
-"""What is seen of the jobs' children: pods and StatefulSets, by job. Fed by informers, read by reconciles.
+"""What is seen of the jobs' children: pods and StatefulSets, by job, and the complaints of these. Fed by informers, read by reconciles.
 
 Owns the views in memory. Does not own the watching (`informer.py`).
 """
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from asyncppo_operator import names
 from asyncppo_operator.names import Role
+from asyncppo_operator.shortfalls import Complaints
 from asyncppo_operator.views import PodView, SetView, pod_view, set_view
 
 Object = dict[str, Any]
@@ -30,6 +31,8 @@ class Children:
         self._touched = touched
         self._pods: dict[Key, dict[str, PodView]] = {}
         self._sets: dict[Key, dict[Role, SetView]] = {}
+        self._by_uid: dict[str, Key] = {}
+        self.complaints = Complaints(self._complained)
 
     def pods(self, key: Key) -> list[PodView]:
         """The job's pods by name."""
@@ -75,9 +78,12 @@ class Children:
         for raw in objects:
             if (key := owner(raw)) is not None and (role := role_of(raw)) is not None:
                 found.setdefault(key, {})[role] = set_view(raw)
-        for key in before - found.keys():
-            del self._sets[key]
+        for key in before:
+            for gone in self._sets.pop(key).values():
+                self._by_uid.pop(gone.uid, None)
         self._sets.update(found)
+        for key, seen in found.items():
+            self._by_uid |= dict.fromkeys((view.uid for view in seen.values()), key)
         for key in before | found.keys():
             self._touched(key)
 
@@ -88,7 +94,8 @@ class Children:
             return
         known = self._sets.setdefault(key, {})
         if kind == "DELETED":
-            known.pop(role, None)
+            if (gone := known.pop(role, None)) is not None:
+                self._by_uid.pop(gone.uid, None)
             if not known:
                 del self._sets[key]
         else:
@@ -96,7 +103,12 @@ class Children:
             if known.get(role) == seen:
                 return
             known[role] = seen
+            self._by_uid[seen.uid] = key
         self._touched(key)
+
+    def _complained(self, uid: str) -> None:
+        if (key := self._by_uid.get(uid)) is not None:
+            self._touched(key)
 
 
 def owner(raw: Object) -> Key | None:

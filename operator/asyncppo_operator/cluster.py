@@ -128,7 +128,7 @@ class Cluster:
             query["continue"] = metadata["continue"]
 
     async def watch(
-        self, resource: Resource, namespace: str | None, labels: str, version: str, seconds: int
+        self, resource: Resource, namespace: str | None, labels: str, version: str, seconds: int, fields: str = ""
     ) -> AsyncIterator[Object]:
         """Events {type, object} after `version`, bookmarks included, for `seconds`; then it ends. An ERROR event raises."""
         query = {
@@ -139,6 +139,8 @@ class Cluster:
         }
         if labels:
             query["labelSelector"] = labels
+        if fields:
+            query["fieldSelector"] = fields
         # a stream that says nothing for longer than the server's own limit is dead
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_read=seconds + CONNECT_SECONDS)
         response = await self._open("GET", "watch", resource, resource.path(namespace), query, None, "", timeout)

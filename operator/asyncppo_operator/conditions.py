@@ -92,8 +92,9 @@ def merge(
 def events(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Event]:
     """One event for each transition of phase or condition from the status `before` to the status `after`."""
     found: list[Event] = []
+    # of a new job Accepted says all that Pending would
     old_phase, new_phase = before.get("phase"), after.get("phase")
-    if new_phase and new_phase != old_phase:
+    if new_phase and new_phase != old_phase and (old_phase or new_phase != "Pending"):
         bad = new_phase in ("Failed", "Invalid", "Recovering")
         found.append(Event(str(new_phase), str(after.get("message") or new_phase), bad))
     old = {c.get("type"): c for c in before.get("conditions") or []}

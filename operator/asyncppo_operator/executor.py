@@ -3,6 +3,7 @@
 Owns what this process has applied already, so that an unchanged plan costs no call. Does not own the plan.
 """
 
+import asyncio
 import base64
 import time
 from collections.abc import Mapping, Sequence
@@ -60,12 +61,19 @@ class Executor:
         for manifest in plan.once:
             await self._once(manifest, new)
         by_name = {view.name: view for view in sets.values()}
-        for manifest in plan.apply:
-            if afresh or self._stale(manifest, by_name):
-                await self._apply(manifest)
+        stale = [manifest for manifest in plan.apply if afresh or self._stale(manifest, by_name)]
+        # what makes pods comes after all that its pods find or are guarded by
+        await self._apply_all([manifest for manifest in stale if manifest["kind"] != "StatefulSet"])
+        await self._apply_all([manifest for manifest in stale if manifest["kind"] == "StatefulSet"])
         outdated = {pod.name: pod for pod in pods}
         for name in plan.restart:
             await self._cluster.delete(POD, self._key.namespace, name, uid=outdated[name].uid)
+
+    async def _apply_all(self, manifests: Sequence[Object]) -> None:
+        """At once. When some are refused the others are made all the same, and the first refusal is raised."""
+        for answer in await asyncio.gather(*(self._apply(each) for each in manifests), return_exceptions=True):
+            if isinstance(answer, BaseException):
+                raise answer
 
     async def _apply(self, manifest: Object) -> None:
         kind, name = manifest["kind"], manifest["metadata"]["name"]

@@ -14,12 +14,14 @@ from asyncppo_operator.children import Children, Key
 from asyncppo_operator.cluster import Cluster
 from asyncppo_operator.errors import ApiError, NotFoundError
 from asyncppo_operator.informer import Informer
-from asyncppo_operator.kinds import BUDGET, JOB, POD, STATEFUL_SET
+from asyncppo_operator.kinds import BUDGET, EVENT, JOB, POD, STATEFUL_SET
 from asyncppo_operator.plan.planner import Facts
 from asyncppo_operator.reconcile import JobLoop, Tools
 from asyncppo_operator.rights import missing_rights
 from asyncppo_operator.settings import Settings
+from asyncppo_operator.shortfalls import FIELDS
 from asyncppo_operator.situation import Problem
+from asyncppo_operator.slots import Slots
 from asyncppo_operator.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ class Fleet:
             session=self._session,
             settings=self._settings,
             telemetry=self._telemetry,
-            slots=asyncio.Semaphore(self._settings.workers),
+            slots=Slots(self._settings.workers),
             facts=Facts(budget_api=served),
             identity=self._identity,
             blind=self.blind,
@@ -73,13 +75,13 @@ class Fleet:
 
     def _watch_children(self, place: str | None) -> None:
         children = self._children
-        for resource, listed, changed in (
-            (POD, children.pods_listed, children.pod_changed),
-            (STATEFUL_SET, children.sets_listed, children.set_changed),
+        ours, complaints = names.MANAGED_SELECTOR, children.complaints
+        for resource, labels, fields, listed, changed in (
+            (POD, ours, "", children.pods_listed, children.pod_changed),
+            (STATEFUL_SET, ours, "", children.sets_listed, children.set_changed),
+            (EVENT, "", FIELDS, complaints.listed, complaints.changed),
         ):
-            informer = Informer(
-                self._cluster, resource, place, names.MANAGED_SELECTOR, self._telemetry, listed, changed
-            )
+            informer = Informer(self._cluster, resource, place, labels, fields, self._telemetry, listed, changed)
             self.informers.append(informer)
             self._tasks.append(asyncio.create_task(informer.run(), name=f"watch {informer.where}"))
 
@@ -98,6 +100,8 @@ class Fleet:
     def blind(self) -> Problem | None:
         """Why the jobs' children are not known: never listed, or out of sight for long. An empty reason: give it a moment."""
         for informer in self.informers:
+            if informer.kind == EVENT.kind:
+                continue  # they only explain
             age = self._telemetry.watch_age(informer.kind)
             if informer.synced and (not informer.error or age is None or age < BLIND_AFTER_SECONDS):
                 continue

@@ -26,6 +26,9 @@ def registry(fleet: Fleet) -> kopf.OperatorRegistry:
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=made)
     async def job(event: Mapping[str, Any], **_: Any) -> None:
         raw = dict(event["object"])
+        raw["metadata"] = {
+            key: value for key, value in raw["metadata"].items() if key != "managedFields"
+        }  # as long as all the rest
         if event["type"] == "DELETED":
             metadata = raw["metadata"]
             fleet.deleted(Key(metadata["namespace"], metadata["name"]), metadata["uid"])
@@ -47,7 +50,9 @@ def settings() -> kopf.OperatorSettings:
     made.watching.server_timeout = 300
     made.watching.client_timeout = 310
     made.watching.reconnect_backoff = 1.0
-    made.queueing.worker_limit = 50
+    # a worker is a task that hands an event on and then stays idle for its object: with a limit, the jobs beyond it would wait for that
+    made.queueing.worker_limit = None
+    made.queueing.idle_timeout = 1.0
     made.execution.default_backoff = 15
     # never written by this operator; set all the same, for a later handler must not take kopf's own names
     made.persistence.finalizer = f"{names.DOMAIN}/operator"

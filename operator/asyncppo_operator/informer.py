@@ -32,6 +32,7 @@ class Informer:
         resource: Resource,
         namespace: str | None,
         labels: str,
+        fields: str,
         telemetry: Telemetry,
         listed: Callable[[str | None, list[Object]], None],
         changed: Callable[[str, Object], None],
@@ -40,6 +41,7 @@ class Informer:
         self._resource = resource
         self._namespace = namespace
         self._labels = labels
+        self._fields = fields
         self._telemetry = telemetry
         self._listed = listed
         self._changed = changed
@@ -81,12 +83,14 @@ class Informer:
 
     async def _once(self) -> None:
         """One list, then watches from there until one fails."""
-        objects, version = await self._cluster.list(self._resource, self._namespace, self._labels)
+        objects, version = await self._cluster.list(self._resource, self._namespace, self._labels, self._fields)
         self._heard()
         self._listed(self._namespace, objects)
         self.synced = True
         while True:
-            stream = self._cluster.watch(self._resource, self._namespace, self._labels, version, WATCH_SECONDS)
+            stream = self._cluster.watch(
+                self._resource, self._namespace, self._labels, version, WATCH_SECONDS, self._fields
+            )
             async for event in stream:
                 self._heard()
                 found = event.get("object") or {}

@@ -44,7 +44,7 @@ CLAIM = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims", ("get"
 NETWORK_POLICY = Resource("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", ("create", "patch", "delete"))
 BUDGET = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", ("create", "patch", "delete"))
 BUDGET_BETA = Resource("policy/v1beta1", "PodDisruptionBudget", "poddisruptionbudgets", BUDGET.verbs)
-EVENT = Resource("v1", "Event", "events", ("get", "list", "create", "patch"))
+EVENT = Resource("v1", "Event", "events", ("get", "list", "watch", "create", "patch"))
 LEASE = Resource("coordination.k8s.io/v1", "Lease", "leases", ("get", "create", "update"))
 
 IN_JOB_NAMESPACES = (

@@ -36,6 +36,7 @@ from asyncppo_operator.probe import LearnerProbe
 from asyncppo_operator.settings import Settings
 from asyncppo_operator.shortfalls import Shortfalls
 from asyncppo_operator.situation import Problem, Situation
+from asyncppo_operator.slots import Slots
 from asyncppo_operator.status import significant, summarize
 from asyncppo_operator.telemetry import Telemetry
 
@@ -62,7 +63,7 @@ class Tools:
     session: aiohttp.ClientSession
     settings: Settings
     telemetry: Telemetry
-    slots: asyncio.Semaphore
+    slots: Slots
     facts: Facts
     identity: str
     blind: Callable[[], Problem | None]
@@ -84,7 +85,7 @@ class JobLoop:
         self._told = not self._new
         self._judged_generation = -1
         self._executor = Executor(tools.cluster, key, self.uid)
-        self._shortfalls = Shortfalls(tools.cluster, key)
+        self._shortfalls = Shortfalls(tools.children.complaints)
         self.probe = LearnerProbe(tools.session, tools.settings.timing.poll_seconds, self.wake)
         self.coordination = Coordination(tools.identity)
         self._woken = asyncio.Event()
@@ -136,7 +137,7 @@ class JobLoop:
         retry = timing.retry_seconds
         while True:
             await self._woken.wait()
-            async with self._tools.slots:
+            async with self._tools.slots.turn(newcomer=not self._told):
                 self._woken.clear()
                 self._edited.clear()
                 lag = time.monotonic() - self._woken_at
@@ -252,7 +253,7 @@ class JobLoop:
         self._new = False
         if afresh:
             self._afresh_at = now
-        again = await self._shortfalls.look(self._desired(job, decision), observed.pods, children.sets(self.key))
+        again = self._shortfalls.look(self._desired(job, decision), observed.pods, children.sets(self.key))
         if again is not None:
             self._look_in(again)
 

@@ -94,8 +94,8 @@ class Settings(ApiModel):
     """Periods and limits."""
     lease: LeaseSettings = LeaseSettings()
     """Leader election."""
-    workers: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Reconciles at once."""
+    workers: Annotated[int, Field(ge=1, le=1024)] = 4
+    """Reconciles at once. Each makes several calls at once; more of them wait for the API server longer, not less."""
     listen: str = "0.0.0.0:8080"
     """Where /healthz, /readyz and /metrics are served."""
 

@@ -11,7 +11,7 @@ from asyncppo.api.status import Phase
 from asyncppo.metrics.learner_collector import version_skew
 from asyncppo.report.measures import LearnerStatus
 from asyncppo_operator import names
-from asyncppo_operator.conditions import Kind, merge
+from asyncppo_operator.conditions import ON_THE_WAY, Kind, merge
 from asyncppo_operator.memory import FINAL, Memory, format_time
 from asyncppo_operator.names import Role
 from asyncppo_operator.situation import Situation
@@ -24,6 +24,7 @@ Status = dict[str, Any]
 FIGURES = frozenset(
     {
         "version",
+        "rollouts",
         "versions",
         "progress",
         "reward",
@@ -216,12 +217,17 @@ def _message(seen: Situation, phase: Phase, conditions: list[dict[str, Any]], be
 
 
 def significant(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether the change is worth an immediate write: anything but figures, and messages of conditions."""
+    """Whether the change is worth an immediate write: anything but figures, messages of conditions, and from one "not yet" to the next."""
 
     def essence(status: Mapping[str, Any]) -> dict[str, Any]:
         kept = {key: value for key, value in status.items() if key not in FIGURES | {"conditions"}}
         kept["conditions"] = [
-            (c.get("type"), c.get("status"), c.get("reason"), c.get("observedGeneration"))
+            (
+                c.get("type"),
+                c.get("status"),
+                None if c.get("reason") in ON_THE_WAY else c.get("reason"),
+                c.get("observedGeneration"),
+            )
             for c in status.get("conditions") or []
         ]
         return kept

@@ -8,17 +8,21 @@ from tests.cluster.jobs import Job
 from tests.cluster.kubernetes import ROOT, Kubectl, Object, until
 from tests.e2e.conftest import shell
 
+from asyncppo import faults
 from asyncppo_operator import names
 from asyncppo_operator.names import Role
 
 LONG = 1500.0
 STEP = 4
+MARKS = "/tmp"
 OUTAGE_SECONDS = 60.0
 
 
 async def test_a_job_survives_everything(kubectl: Kubectl, release: Kubectl) -> None:
     await kubectl.apply(_long_job())
     job = Job(kubectl, "long")
+    await _members(job, 2)
+    await _kill_operator_in_mid_sync(kubectl, release)
     await _progress(job)
 
     await _kill(kubectl, names.pod("long", Role.ROLLOUT, 1))
@@ -27,10 +31,6 @@ async def test_a_job_survives_everything(kubectl: Kubectl, release: Kubectl) -> 
 
     await _kill(kubectl, names.pod("long", Role.LEARNER, 0))
     await job.until_phase("Recovering")
-    await _progress(job)
-
-    operator = (await release.list("pods", "app.kubernetes.io/name=asyncppo-operator"))[0]["metadata"]["name"]
-    await _kill(release, operator)
     await _progress(job)
 
     await kubectl.run("scale", "appo", "long", "--replicas=4")
@@ -71,7 +71,37 @@ def _long_job() -> Object:
     # A tool that takes half a second: however fast the machine, an update takes a second or more, and there is something left to do
     # when the last fault has happened.
     made["spec"]["environment"]["parameters"] = {"delaySeconds": 0.5}
+    # In one sync one rollout does not begin to load until it is told to.
+    fault = f"{names.pod('long', Role.ROLLOUT, 0)}:Load:before:hold@4"
+    variables = [{"name": faults.VARIABLE, "value": fault}, {"name": faults.FOLDER, "value": MARKS}]
+    made["spec"]["rollout"]["template"] = {"spec": {"containers": [{"name": Role.ROLLOUT.value, "env": variables}]}}
     return made
+
+
+async def _kill_operator_in_mid_sync(kubectl: Kubectl, release: Kubectl) -> None:
+    """While a rollout is paused and has not loaded yet: the next operator finds the sync open, and ends it."""
+    inside = ("exec", names.pod("long", Role.ROLLOUT, 0), "--")
+
+    async def held() -> bool:
+        return "0.fired" in (await kubectl.run(*inside, "ls", MARKS)).split()
+
+    async def operators() -> list[Object]:
+        return await release.list("pods", "app.kubernetes.io/name=asyncppo-operator")
+
+    async def replaced() -> bool:
+        return any(pod["metadata"]["uid"] != killed and _is_ready(pod) for pod in await operators())
+
+    await until(held, "a sync in which a rollout is held", LONG)
+    pod = (await operators())[0]
+    killed = pod["metadata"]["uid"]
+    await _kill(release, pod["metadata"]["name"])
+    await until(replaced, "the next operator", LONG)
+    await kubectl.run(*inside, "touch", f"{MARKS}/0.go")
+
+
+def _is_ready(pod: Object) -> bool:
+    found = (pod.get("status") or {}).get("conditions") or []
+    return any((condition["type"], condition["status"]) == ("Ready", "True") for condition in found)
 
 
 async def _kill(kubectl: Kubectl, pod: str) -> None:

@@ -2,7 +2,7 @@
 
 Owns the merge: maps are merged, null deletes a key, the lists below are merged by their key ("$patch: delete" removes an item), all
 other lists are replaced. The keys are those of Kubernetes' strategic merge patch for pods. Does not own what must survive an
-overlay (`roles.py` sets labels and annotations after it).
+overlay (`pods.py` sets labels and annotations after it).
 """
 
 from collections.abc import Mapping

@@ -30,7 +30,7 @@ class Ref:
 
 @dataclass(frozen=True)
 class Plan:
-    """apply: in this order, server-side. once: created if absent, never changed. delete: if there. restart: outdated pods.
+    """apply: server-side, StatefulSets last. once: created if absent, never changed. delete: if there. restart: outdated pods.
 
     delete_job: the job's time-to-live is over.
     """

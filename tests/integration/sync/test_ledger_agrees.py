@@ -195,7 +195,7 @@ MOVES = ("join", "ready", "ready", "lease", "lease", "upload", "upload", "begin"
 
 
 @pytest.mark.parametrize("rule", list(COLUMN_OF))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_ledger_keeps_the_rules_that_are_explored(
     rule: SealRule, seed: int, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch

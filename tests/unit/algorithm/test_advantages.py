@@ -28,7 +28,7 @@ def members(rewards, group, row):
     return [r for r, g in zip(rewards.tolist(), group.tolist(), strict=True) if g == group[row].item()]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.floats(-5, 5), st.integers(0, 3)), min_size=1, max_size=12))
 def test_group_estimators_match_their_definitions(pairs):
     rewards = torch.tensor([r for r, _ in pairs], dtype=torch.float64)
@@ -98,7 +98,7 @@ def gae_reference(rewards, values, mask, discount, lam):
     return out
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), discount=st.floats(0.5, 1.0), lam=st.floats(0.0, 1.0))
 def test_gae_steps_over_environment_tokens(seed, discount, lam):
     g = torch.Generator().manual_seed(seed)

@@ -69,7 +69,7 @@ def test_empty_input_is_refused():
         build_batch([TrajectoryInput([], [], 0.0, 0)], 0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10**6), budget=st.integers(1, 80), rows=st.integers(1, 9))
 def test_micro_batches_partition_the_rows_within_the_budget(seed, budget, rows):
     batch = random_batch(seed, trajectories=rows)

@@ -103,7 +103,7 @@ def test_none_keeps_everything_at_weight_one():
     assert result.weight[0].tolist() == [1.0, 1.0]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     kind=st.sampled_from(list(DiscrepancyControl)),
     logs=st.lists(st.floats(-8, 8), min_size=1, max_size=6),

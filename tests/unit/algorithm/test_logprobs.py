@@ -24,7 +24,7 @@ def operands(tokens=13, hidden=8, words=500, seed=0, dtype=torch.float64, bias=T
     return h, w, b if bias else None, torch.randint(0, words, (tokens,), generator=g)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     tokens=st.integers(1, 17),
     words=st.integers(2, 700),

@@ -75,7 +75,7 @@ def test_discrepancy_weight_and_mask_enter_the_gradient(spec):
     assert masked == (0 if spec is TOKEN_MASK else pytest.approx(1.3 * 1.1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(-6, -0.1), st.floats(-0.17, 0.17), st.floats(-6, -0.1), st.sampled_from([-1.3, 0.8]))
 def test_an_anchor_changes_who_is_active_never_the_weight_of_an_active_token(policy, drift, behavior, advantage):
     """With weight r_d, an active token's weight is the whole r = pi/mu whatever the anchor (uncapped, unmasked)."""
@@ -222,7 +222,7 @@ def test_normalisers_count_before_any_mask():
     assert parts[0] + parts[1] + parts[2] == sequence
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10**5),
     budget=st.integers(1, 60),

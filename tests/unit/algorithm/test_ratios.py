@@ -12,7 +12,7 @@ ALL = torch.ones(1, 1, dtype=torch.bool)
 logprob = st.floats(-18.0, 0.0)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(policy=logprob, old=logprob, behavior=logprob)
 def test_factors_telescope(policy, old, behavior):
     r_d = discrepancy_ratio(row(old), row(behavior), ALL)

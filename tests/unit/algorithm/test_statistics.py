@@ -35,7 +35,7 @@ def prepared(seed, rows=6):
     return batch.with_old(old, batch.policy_version), old + 0.3 * noise[1]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**5), budget=st.integers(1, 80))
 def test_sums_add_up_whatever_the_split(seed, budget):
     batch, policy = prepared(seed)
@@ -159,7 +159,7 @@ def test_effective_sample_size():
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-1.9, 1.9), min_size=1, max_size=200), st.floats(0.0, 1.0))
 def test_quantiles_to_a_bins_width(logs, q):
     sums = RatioSums.of(row(*logs), torch.ones(1, len(logs), dtype=torch.bool))
@@ -168,7 +168,7 @@ def test_quantiles_to_a_bins_width(logs, q):
     assert math.log(sums.quantile(q)) == pytest.approx(ordered[rank], abs=0.011)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-3, 0), min_size=1, max_size=6))
 def test_k3_is_never_negative_and_zero_for_equal_log_probs(logs):
     batch = build_batch([trajectory([1], segment_tokens=len(logs))], 1, torch.float64)

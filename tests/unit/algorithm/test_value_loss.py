@@ -18,7 +18,7 @@ def inputs(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.T
     return values, old, returns, mask
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10**6),
     clip=st.one_of(st.none(), st.floats(0.05, 2.0)),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.api.builders import SPEC, changed, document, fields
 
@@ -78,13 +78,13 @@ def accepted(raw: Any) -> AsyncPPOJob | None:
 
 
 @given(CHANGES)
-@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2000)
 def test_2000_specs_raise_nothing_but_user_errors(changes: list[tuple[str, Any]]) -> None:
     accepted(document() | {"spec": _spec(changes)})
 
 
 @given(st.dictionaries(NAMES, ANYTHING, max_size=4), st.sampled_from(["spec", "metadata", "algorithm"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_object_in_any_place(content: dict[str, Any], place: str) -> None:
     raw = document()
     if place == "algorithm":
@@ -95,13 +95,13 @@ def test_any_object_in_any_place(content: dict[str, Any], place: str) -> None:
 
 
 @given(ANYTHING)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_document(raw: Any) -> None:
     assert accepted(raw) is None
 
 
 @given(st.text(st.sampled_from("ab:{}[]&*!|>-'\"#%@\n\t ,?0123.eE+~<=\\x"), max_size=40))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_any_text(text: str) -> None:
     try:
         raw = read_document(text, "m.yaml")

@@ -152,7 +152,7 @@ def _value(node: Schema) -> st.SearchStrategy[Any]:
 
 
 @given(st.fixed_dictionaries({}, optional={path: _value(at(spec_schema(), path)) for path in _READ}))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_twins_agree_on_any_combination(changes: dict[str, Any]) -> None:
     if "model.builtin.heads" not in changes and "model.builtin.hiddenSize" not in changes:
         changes = {"model.builtin": ABSENT} | changes

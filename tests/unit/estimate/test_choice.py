@@ -30,7 +30,7 @@ async def no_coordinator(client: WireClient, learner: str, job: object) -> None:
     raise AssertionError("nothing is run here")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     bound=st.integers(0, 8),
     name=st.sampled_from(["a/a-135M", "a/a-4B", "a/a-30B-A3B", "a/a"]),

@@ -9,7 +9,7 @@ from asyncppo.api.correction import StalenessAction
 from asyncppo_runtime.learner.selection import GroupState, live_groups_allowed, select_batch
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     batch_groups=st.integers(1, 5),
     max_versions=st.integers(0, 4),

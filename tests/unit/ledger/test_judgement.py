@@ -1,7 +1,7 @@
 """The rules of receipt on their own: shapes, segments, digests. Pure."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 from tests.unit.ledger.builders import published_hash, segment
@@ -52,7 +52,6 @@ def test_malformed_shapes_are_named(wrong: Trajectory) -> None:
     assert malformation(wrong, spans)
 
 
-@settings(deadline=None)
 @given(
     lengths=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(0, 2)), max_size=6),
     tail=st.integers(0, 3),
@@ -72,7 +71,6 @@ def test_well_formed_trajectories_are_taken(lengths: list[tuple[int, int, int]],
         assert segment_digest(whole.token_ids, segments[0]) == segment_digest([*whole.token_ids, 7], segments[0])
 
 
-@settings(deadline=None)
 @given(
     version=st.integers(0, 5),
     granted=st.integers(0, 5),

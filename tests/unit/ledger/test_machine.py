@@ -5,15 +5,13 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from tests.unit.ledger.comparison import compare
 from tests.unit.ledger.coordination import LedgerMachine
 
 from asyncppo_runtime.ledger.records import SealRule
 
-LedgerMachine.TestCase.settings = settings(
-    max_examples=10, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+LedgerMachine.TestCase.settings = settings(max_examples=10, stateful_step_count=30)
 TestLedgerMachine = LedgerMachine.TestCase
 
 WALKS = 3

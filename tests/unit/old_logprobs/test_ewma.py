@@ -29,7 +29,7 @@ def averaged(sequence, decay):
     return average
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(decay=st.floats(0.0, 0.99), count=st.integers(1, 30), seed=st.integers(0, 1000))
 def test_recurrence_equals_the_closed_form(decay, count, seed):
     sequence = thetas(count, seed)

@@ -66,7 +66,7 @@ KINDS = {
 }
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     kind=st.sampled_from(sorted(KINDS)),
     alpha=st.sampled_from([0.0, 0.05, 0.1, 0.25, 0.5, 2 / 3, 0.75, 0.875, 0.9, 0.99]),

@@ -194,4 +194,4 @@ class RingMachine(RuleBasedStateMachine):
 
 
 TestRingMachine = RingMachine.TestCase
-TestRingMachine.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestRingMachine.settings = settings(max_examples=40, stateful_step_count=30)

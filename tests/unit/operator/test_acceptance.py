@@ -106,7 +106,7 @@ PATHS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.dictionaries(PATHS, VALUES, max_size=4))
 def test_no_edit_of_a_running_job_raises_or_stops_it(edits: dict[str, Any]) -> None:
     raw = raw_job()

@@ -77,7 +77,7 @@ def edited(edits: list[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
     return raw
 
 
-@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2000, suppress_health_check=list(HealthCheck))
 @given(EDITS, st.sampled_from([Target.RUN, Target.IDLE, Target.GONE]))
 def test_no_spec_raises(edits: list[tuple[tuple[str, ...], Any]], target: Target) -> None:
     judged = accept(edited(edits), None, SETTINGS)
@@ -90,7 +90,7 @@ def test_no_spec_raises(edits: list[tuple[tuple[str, ...], Any]], target: Target
         assert [applied_hash(m) for m in first.apply] == [applied_hash(m) for m in again.apply]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(JUNK, JUNK)
 def test_no_overlay_raises(learner: Any, rollout: Any) -> None:
     judged = accept(raw_job(learner={"template": learner}, rollout={"template": rollout}), None, SETTINGS)

@@ -9,7 +9,7 @@ from asyncppo_runtime.rollout.gate import Gate
 
 
 @given(st.lists(st.sampled_from(["open", "close", "visitor", "run"]), max_size=40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_nobody_is_let_in_while_closed_and_drained_means_empty(script: list[str]) -> None:
     asyncio.run(visits(script))
 

@@ -165,7 +165,7 @@ async def test_interruptions_under_unchanged_weights_do_not_change_what_is_sampl
     script=st.lists(st.tuples(st.integers(0, 12), st.sampled_from(["pause", "swap"])), max_size=6),
     count=st.integers(1, 5),
 )
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_schedule_of_pauses_and_swaps_leaves_every_token_exact(
     tmp_path: Path, script: list[tuple[int, str]], count: int
 ) -> None:

@@ -7,7 +7,7 @@ from tests.unit.study.builders import job
 from asyncppo_runtime.study.schedule import beginning, courses
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**31 - 1), bound=st.integers(0, 5), updates=st.integers(1, 8))
 def test_every_trajectory_begins_once_and_ends_in_time(seed: int, bound: int, updates: int) -> None:
     spec = job(updates=updates, bound=bound, seed=seed).spec

@@ -438,7 +438,7 @@ EVENTS = st.one_of(
 REACTIONS = st.sampled_from(["good", "good", "good", "silent", "refused", "noise"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(list(COLUMNS)), st.lists(st.tuples(REACTIONS, st.integers(0, 3), EVENTS), max_size=40))
 def test_whatever_comes_the_protocol_is_kept(column: str, course: list[tuple[str, int, Event]]) -> None:
     """Answers in any order, good and bad, with any other event between them."""

@@ -1,7 +1,7 @@
 """The rollout's guard: what it obeys, what it refuses, and what it makes of the learner's answers."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.sync.builders import flush, guard, load, member, pause, record, reply, resume
 
@@ -218,7 +218,6 @@ MESSAGES = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(MESSAGES, max_size=30))
 def test_whatever_comes_epochs_only_grow_and_sampling_only_starts_where_allowed(messages: list[object]) -> None:
     one = guard()

@@ -13,7 +13,7 @@ from asyncppo.sync.exploration.world import World, broken, done
 FAULTS, SAMPLES, MOVES, CALM_MOVES = 8, (3, 3), 120, 4000
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.sampled_from(list(distinct())), st.integers(0, 2), st.integers(0, 2**32 - 1))
 def test_many_faults_break_nothing_and_the_sync_ends_when_they_end(column: str, min_ready: int, seed: int) -> None:
     chance = Random(seed)

@@ -1,7 +1,7 @@
 """The canonical hash: equal exactly when names, dtypes, shapes and bytes are."""
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.weights.builders import tensors
 
@@ -21,7 +21,6 @@ def test_the_hash_is_what_the_docstring_says() -> None:
     assert tensors_hash({"w": one}) == expected
 
 
-@settings(deadline=None)
 @given(st.dictionaries(NAMES, SHAPES, max_size=5), st.randoms())
 def test_order_strides_and_gradients_do_not_matter(shapes: dict[str, list[int]], chance) -> None:  # type: ignore[no-untyped-def]
     base = {name: torch.rand(shape) for name, shape in shapes.items()}

@@ -39,7 +39,7 @@ async def test_a_pulled_file_is_the_published_one(tmp_path: Path) -> None:
         assert len(learner.ranges) == 1
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, 200_000), max_size=4))
 def test_a_cut_transfer_goes_on_where_it_stopped(tmp_path_factory: pytest.TempPathFactory, cuts: list[int]) -> None:
     async def scenario() -> None:

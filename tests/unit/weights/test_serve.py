@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.weights.builders import sender, session
 
@@ -11,7 +11,6 @@ from asyncppo.wire import routes
 from asyncppo_runtime.weights.serve import ByteRange, RangeRefusedError, parse_range
 
 
-@settings(deadline=None)
 @given(st.integers(0, 50), st.integers(0, 60), st.integers(0, 60))
 def test_a_span_selects_what_a_slice_does(size: int, first: int, last: int) -> None:
     body = bytes(range(size))
@@ -26,7 +25,6 @@ def test_a_span_selects_what_a_slice_does(size: int, first: int, last: int) -> N
         assert body[part.start : part.end] == body[first : last + 1]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 50), st.integers(0, 60))
 def test_open_and_suffix_spans(size: int, number: int) -> None:
     if number >= size:
@@ -41,7 +39,6 @@ def test_open_and_suffix_spans(size: int, number: int) -> None:
         assert parse_range(f"bytes=-{number}", size) == ByteRange(max(0, size - number), size)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=20), st.integers(0, 50))
 def test_any_header_gives_the_whole_a_valid_span_or_a_refusal(header: str, size: int) -> None:
     for text in (header, f"bytes={header}"):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 from tests.unit.weights.builders import full_disk, record_of, tensors
@@ -104,13 +104,11 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         WeightStore(tmp_path / "file" / "weights")
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10**12))
 def test_names_and_versions_are_one(version: int) -> None:
     assert version_of(file_name(version)) == version
 
 
-@settings(deadline=None)
 @given(st.text(max_size=24))
 def test_other_names_are_no_versions(name: str) -> None:
     found = version_of(name)
