@@ -102,6 +102,8 @@ def events(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Event]:
         kind, earlier = new.get("type"), old.get(new.get("type"))
         if kind in (Kind.SUSPENDED, Kind.COMPLETE, Kind.FAILED):
             continue  # the phase has said it
+        if kind == Kind.RECONCILED and new.get("status") == "True" and (earlier or {}).get("reason") == "Reconciling":
+            continue  # as was to be expected
         same = earlier is not None and all(earlier.get(key) == new.get(key) for key in ("status", "reason"))
         if same or new.get("reason") in ON_THE_WAY or (earlier is None and new.get("status") == "Unknown"):
             continue

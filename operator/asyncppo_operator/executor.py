@@ -6,7 +6,7 @@ Owns what this process has applied already, so that an unchanged plan costs no c
 import asyncio
 import base64
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from asyncppo_operator import names
@@ -55,25 +55,19 @@ class Executor:
             await self._delete(plan, sets, afresh)
             return
         self._removed = False
+        first = [self._once(manifest, new) for manifest in plan.once]
         if new and not self._free:
-            await self._refuse_taken_name(pods, sets)
-            self._free = True
-        for manifest in plan.once:
-            await self._once(manifest, new)
+            first.append(self._refuse_taken_name(pods, sets))
+        await _all(first)
+        self._free = True
         by_name = {view.name: view for view in sets.values()}
         stale = [manifest for manifest in plan.apply if afresh or self._stale(manifest, by_name)]
         # what makes pods comes after all that its pods find or are guarded by
-        await self._apply_all([manifest for manifest in stale if manifest["kind"] != "StatefulSet"])
-        await self._apply_all([manifest for manifest in stale if manifest["kind"] == "StatefulSet"])
+        await _all([self._apply(manifest) for manifest in stale if manifest["kind"] != "StatefulSet"])
+        await _all([self._apply(manifest) for manifest in stale if manifest["kind"] == "StatefulSet"])
         outdated = {pod.name: pod for pod in pods}
         for name in plan.restart:
             await self._cluster.delete(POD, self._key.namespace, name, uid=outdated[name].uid)
-
-    async def _apply_all(self, manifests: Sequence[Object]) -> None:
-        """At once. When some are refused the others are made all the same, and the first refusal is raised."""
-        for answer in await asyncio.gather(*(self._apply(each) for each in manifests), return_exceptions=True):
-            if isinstance(answer, BaseException):
-                raise answer
 
     async def _apply(self, manifest: Object) -> None:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
@@ -133,6 +127,13 @@ class Executor:
         metadata = found.get("metadata") or {}
         owners = [str(owner.get("uid")) for owner in metadata.get("ownerReferences") or []]
         return bool(metadata.get("deletionTimestamp")) or (bool(owners) and self._uid not in owners)
+
+
+async def _all(calls: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """At once. When some fail the others are made all the same, and the first failure is raised."""
+    for answer in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(answer, BaseException):
+            raise answer
 
 
 def token_of(secret: Object) -> str:
