@@ -1,6 +1,6 @@
 """How one operator takes many jobs at once: time to first status and to complete children, reconciles, CPU and memory.
 
-    KUBECONFIG=… python benchmarks/many_jobs.py [--jobs 1000] [--rollouts 2] [--workers 4]
+    KUBECONFIG=… python benchmarks/many_jobs.py [--jobs 1000] [--rollouts 2] [--workers 16] [--builders 2]
 
 Any API server will do; one without nodes is best, for the pods are there and cannot be scheduled, and nothing else takes the machine's
 time. The jobs are created as fast as the server takes them; times count from the first creation. "children" are all objects the operator
@@ -95,7 +95,7 @@ def manifest(namespace: str, number: int, rollouts: int) -> dict[str, Any]:
     }
 
 
-def start_operator(folder: Path, namespace: str, workers: int) -> "tuple[subprocess.Popen[bytes], str]":
+def start_operator(folder: Path, namespace: str, options: argparse.Namespace) -> "tuple[subprocess.Popen[bytes], str]":
     """The operator's own program and its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -105,7 +105,8 @@ def start_operator(folder: Path, namespace: str, workers: int) -> "tuple[subproc
         "namespace": namespace,
         "namespaces": [namespace],
         "listen": f"127.0.0.1:{port}",
-        "workers": workers,
+        "workers": options.workers,
+        "builders": options.builders,
         "lease": {"enabled": False},
     }
     config.write_text(yaml.safe_dump(settings))
@@ -266,7 +267,9 @@ def report(times: Times, options: argparse.Namespace) -> bool:
         ("reconcile p99", p99, AIM_RECONCILE_P99, "s"),
         ("operator's memory at most", times.megabytes, AIM_MEGABYTES, "MB"),
     )
-    print(f"{options.jobs} jobs of {1 + options.rollouts} pods, {options.workers} reconciles at once")
+    print(
+        f"{options.jobs} jobs of {1 + options.rollouts} pods, {options.workers} reconciles at once, {options.builders} of objects"
+    )
     print(f"{'created':<34}{times.created:>9.1f} s")
     print(f"{'first status, half of the jobs':<34}{first[len(first) // 2]:>9.1f} s")
     print(f"{'first status, all jobs':<34}{first[-1]:>9.1f} s")
@@ -294,6 +297,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--rollouts", type=int, default=2, help="rollout replicas of each job")
     parser.add_argument("--workers", type=int, default=Settings().workers, help="the operator's reconciles at once")
+    parser.add_argument("--builders", type=int, default=Settings().builders, help="how many of these may apply objects")
     parser.add_argument("--settle", type=float, default=5.0, help="seconds to go on measuring when everything is there")
     parser.add_argument("--keep", action="store_true", help="leave the namespace as it is")
     return parser.parse_args()
@@ -315,7 +319,7 @@ def main() -> int:
     subprocess.run([*kubectl, *wait], check=True, stdout=subprocess.DEVNULL)
     subprocess.run([*kubectl, "create", "namespace", namespace], check=True, stdout=subprocess.DEVNULL)
     with tempfile.TemporaryDirectory() as folder:
-        operator, base = start_operator(Path(folder), namespace, options.workers)
+        operator, base = start_operator(Path(folder), namespace, options)
         try:
             times = asyncio.run(measure(options, namespace, base))
         except BaseException:

@@ -113,6 +113,12 @@ class Executor:
             raise NameTakenError(f"Secret {name} belongs to an earlier job of this name and has not gone yet")
         self.token = token_of(found)
 
+    async def recall_token(self) -> None:
+        """Take the token that the job has already, if it has one."""
+        found = await self._cluster.get(SECRET, self._key.namespace, names.token(self._key.name))
+        if found is not None and not self._foreign(found):
+            self.token = token_of(found)
+
     async def _refuse_taken_name(self, pods: Sequence[PodView], sets: Mapping[Role, SetView]) -> None:
         """A new job must not adopt the pods or the ledger of a deleted one. A volume kept on purpose has no owner and may be used."""
         left = [pod.name for pod in pods if pod.job_uid != self._uid]

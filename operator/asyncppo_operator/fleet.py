@@ -64,7 +64,7 @@ class Fleet:
             session=self._session,
             settings=self._settings,
             telemetry=self._telemetry,
-            slots=Slots(self._settings.workers),
+            slots=Slots(self._settings.workers, self._settings.builders),
             facts=Facts(budget_api=served),
             identity=self._identity,
             blind=self.blind,

@@ -7,6 +7,7 @@ Everything else in the operator only wakes a loop.
 import asyncio
 import contextlib
 import logging
+import random
 import secrets
 import time
 from collections.abc import Callable
@@ -36,7 +37,7 @@ from asyncppo_operator.probe import LearnerProbe
 from asyncppo_operator.settings import Settings
 from asyncppo_operator.shortfalls import Shortfalls
 from asyncppo_operator.situation import Problem, Situation
-from asyncppo_operator.slots import Slots
+from asyncppo_operator.slots import Lane, Slots
 from asyncppo_operator.status import significant, summarize
 from asyncppo_operator.telemetry import Telemetry
 
@@ -82,7 +83,7 @@ class JobLoop:
         self._tools = tools
         self._gone = gone
         self._new = not self.status.get("phase")
-        self._told = not self._new
+        self._first = True
         self._judged_generation = -1
         self._executor = Executor(tools.cluster, key, self.uid)
         self._shortfalls = Shortfalls(tools.children.complaints)
@@ -91,7 +92,7 @@ class JobLoop:
         self._woken = asyncio.Event()
         self._edited = asyncio.Event()
         self._woken_at = time.monotonic()
-        self._afresh_at = 0.0
+        self._afresh_due = 0.0
         self._written_at = 0.0
         self._unreachable_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -137,7 +138,7 @@ class JobLoop:
         retry = timing.retry_seconds
         while True:
             await self._woken.wait()
-            async with self._tools.slots.turn(newcomer=not self._told):
+            async with self._tools.slots.turn(self._lane()):
                 self._woken.clear()
                 self._edited.clear()
                 lag = time.monotonic() - self._woken_at
@@ -158,6 +159,15 @@ class JobLoop:
                 await asyncio.wait_for(self._edited.wait(), retry)
             retry = min(2 * retry, timing.retry_limit_seconds)
             self.wake()
+
+    def _lane(self) -> Lane:
+        if self._first:
+            return Lane.FIRST
+        return Lane.BUILD if self._due_afresh() else Lane.LOOK
+
+    def _due_afresh(self) -> bool:
+        """Whether all objects are to be applied, though they may be as they should."""
+        return time.monotonic() > self._afresh_due
 
     async def _turn(self) -> Problem | None:
         """One reconcile; the problem that kept it from its end."""
@@ -191,10 +201,9 @@ class JobLoop:
             return
         job = self.acceptance.job
         decision = self._decide(job)
-        if not self._told:
-            # a new job is told that it was seen, and gets its objects in the turn after those of the others that are new
-            await self._write(self._situation(job, decision, self.problem, settled=False))
-            self._told = True
+        if self._first:
+            await self._begin(job, decision)
+            self._first = False
             self.wake()
             return
         if decision.memory.phase in FINAL:
@@ -214,6 +223,15 @@ class JobLoop:
             await self._write(self._situation(job, decision, self.problem))
         if decision.again is not None:
             self._look_in(decision.again)
+
+    async def _begin(self, job: AsyncPPOJob, decision: Decision) -> None:
+        """The first turn, which is short so that every job has it soon: the objects are compared in the next one. A new job is told
+        that it was seen; one that an operator before this has begun must not wait for its coordinator."""
+        if self._new:
+            await self._write(self._situation(job, decision, self.problem, settled=False))
+        else:
+            await self._executor.recall_token()
+            self._aim(job, decision)
 
     async def _wait_for_sight(self, blind: Problem) -> None:
         """A job must not be judged without its pods: nothing is done, and why is told."""
@@ -245,14 +263,15 @@ class JobLoop:
 
     async def _do(self, job: AsyncPPOJob, decision: Decision) -> None:
         """Carry out the plan. What an end asks for waits for the next turn: its status is stored by then."""
-        children, now = self._tools.children, time.monotonic()
-        afresh = now - self._afresh_at > self._tools.settings.timing.resync_seconds
+        children, afresh = self._tools.children, self._due_afresh()
         observed = Observed(children.pods(self.key), secrets.token_urlsafe(32), self._tools.facts)
         wanted = plan(job, decision.target, observed, self._tools.settings)
         await self._executor.carry_out(wanted, observed.pods, children.sets(self.key), self._new, afresh)
         self._new = False
         if afresh:
-            self._afresh_at = now
+            # not all jobs of an operator that was started again at the same time
+            resync = random.uniform(0.5, 1.0) * self._tools.settings.timing.resync_seconds
+            self._afresh_due = time.monotonic() + resync
         again = self._shortfalls.look(self._desired(job, decision), observed.pods, children.sets(self.key))
         if again is not None:
             self._look_in(again)

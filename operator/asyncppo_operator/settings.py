@@ -94,8 +94,10 @@ class Settings(ApiModel):
     """Periods and limits."""
     lease: LeaseSettings = LeaseSettings()
     """Leader election."""
-    workers: Annotated[int, Field(ge=1, le=1024)] = 4
-    """Reconciles at once. Each makes several calls at once; more of them wait for the API server longer, not less."""
+    workers: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Reconciles at once."""
+    builders: Annotated[int, Field(ge=1, le=1024)] = 2
+    """Of these, how many may apply a job's objects, a dozen calls each side by side. More of them wait longer, for the API server."""
     listen: str = "0.0.0.0:8080"
     """Where /healthz, /readyz and /metrics are served."""
 

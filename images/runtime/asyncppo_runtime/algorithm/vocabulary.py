@@ -164,7 +164,8 @@ class _ChunkedLogprobs(torch.autograd.Function):
     def backward(ctx: Any, grad_logprobs: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, ids, lse, entropy = ctx.saved_tensors
         tiles = _Tiles(hidden, weight, bias, ctx.scale)
-        # Without entropy d logits = -g (p - onehot) row by row: g is taken out of the tiles and put on the narrow side of each product.
+        # Without entropy d logits = -g (p - onehot) row by row. g, and what makes p of a kept exponential, are taken out of the tiles and
+        # put on the narrow side of each product, and so is the onehot: no pass over a kept tile is needed but the products.
         row_factor = None if ctx.with_entropy else -grad_logprobs[:, None]
         source = hidden if row_factor is None else (hidden * row_factor).to(hidden.dtype)
         d_hidden = torch.zeros_like(hidden, dtype=tiles.wide) if ctx.needs_input_grad[0] else None
@@ -179,26 +180,38 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 if tile is None:
                     tile = tiles.logits(rows, columns)
                 inside, local = _locate(ids[rows], columns)
+                narrow = source[rows]
+                share = None
                 if row_factor is None:
                     p = torch.sub(tile, lse[rows, None], out=tiles.scratch(tile)).exp_()
                     slope = -grad_entropy[rows, None]
                     level = slope * (entropy[rows, None] - lse[rows, None]) - grad_logprobs[rows, None]
                     d_logits = torch.addcmul(level, tile, slope, out=tile).mul_(p)
-                    chosen = grad_logprobs[rows]
+                    d_logits.scatter_add_(1, local[:, None], torch.where(inside, grad_logprobs[rows], 0.0)[:, None])
+                    if d_bias is not None:
+                        d_bias[columns] += d_logits.sum(0)
                 else:
                     unit = lse[rows, None]
-                    d_logits = tile.sub_(unit).exp_() if height is None else tile.mul_((height[:, None] - unit).exp_())
-                    chosen = unit.new_full((unit.shape[0],), -1.0)
-                d_logits.scatter_add_(1, local[:, None], torch.where(inside, chosen, 0.0)[:, None])
-                if d_bias is not None:
-                    d_bias[columns] += (d_logits if row_factor is None else d_logits * row_factor[rows]).sum(0)
+                    if height is None:
+                        d_logits = tile.sub_(unit).exp_()
+                    else:
+                        d_logits, share = tile, (height[:, None] - unit).exp_()
+                        narrow = (narrow * share).to(hidden.dtype)
+                    if d_bias is not None:
+                        factor = row_factor[rows] if share is None else row_factor[rows] * share
+                        d_bias[columns] += d_logits.t() @ factor[:, 0]
+                        d_bias[columns].index_add_(0, local[inside], row_factor[rows][inside, 0], alpha=-1.0)
                 d_logits = d_logits.to(hidden.dtype)
                 if d_hidden is not None:
-                    _add_product(d_hidden[rows], d_logits, weight[columns])
+                    _add_product(d_hidden[rows], d_logits, weight[columns], share)
                 if d_tile is not None:
-                    _add_product(d_tile, d_logits.t(), source[rows], fresh=rows.start == 0)
+                    _add_product(d_tile, d_logits.t(), narrow, fresh=rows.start == 0)
+                    if row_factor is not None:
+                        d_tile.index_add_(0, local[inside], source[rows][inside].to(d_tile.dtype), alpha=-1.0)
             if d_weight is not None and d_tile is not None and d_tile.dtype != d_weight.dtype:
                 d_weight[columns] = d_tile
+        if d_hidden is not None and row_factor is not None:
+            d_hidden -= weight[ids]
         # logits are products times scale: one factor for all gradients
         if d_weight is not None and ctx.scale != 1.0:
             d_weight.mul_(ctx.scale)
@@ -221,9 +234,11 @@ def _locate(ids: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
     return inside, torch.where(inside, ids - columns.start, 0)
 
 
-def _add_product(out: Tensor, left: Tensor, right: Tensor, fresh: bool = False) -> None:
-    """out += left @ right (fresh: out = left @ right), out in the wide dtype."""
-    if left.dtype == out.dtype:
+def _add_product(out: Tensor, left: Tensor, right: Tensor, share: Tensor | None = None, fresh: bool = False) -> None:
+    """out += share * (left @ right), `share` [rows, 1] (None: 1); fresh: out = left @ right. out in the wide dtype."""
+    if share is not None:
+        out.addcmul_(torch.mm(left, right), share)
+    elif left.dtype == out.dtype:
         out.addmm_(left, right, beta=0.0 if fresh else 1.0)
     elif fresh:
         out.copy_(torch.mm(left, right))
