@@ -135,6 +135,31 @@ def test_a_restart_adopts_what_the_disk_still_has(tmp_path):
     assert lost.adopt({1: VERSIONS.hash(1)}) == [1]
 
 
+def test_a_restart_takes_memorys_versions_from_beside_in_the_very_same_bytes(tmp_path):
+    beside = WeightStore(tmp_path)
+    beside.publish(1, VERSIONS.tensors(1))
+    beside.publish(2, {name: tensor.float() for name, tensor in VERSIONS.tensors(2).items()})  # a cast of the version
+    beside.publish(3, VERSIONS.tensors(3))
+    beside.path(3).write_bytes(beside.path(3).read_bytes()[:-50])
+    ring = VersionRing(MemoryMedium(), 3)
+    assert ring.adopt({v: VERSIONS.hash(v) for v in (1, 2, 3, 4)}, DiskMedium(beside, writes=False)) == [2, 3, 4]
+    beside.remove(1)
+    with ring.hold(1, tiny_model()) as held:
+        assert held.train_hash == VERSIONS.hash(1)
+
+
+def test_what_is_taken_back_is_bounded_by_need_only(medium):
+    ring = VersionRing(medium, 1)
+    for version in (1, 2, 3):
+        ring.take_back(version, VERSIONS.tensors(version))
+    with pytest.raises(RingFullError):
+        ring.keep(4, VERSIONS.tensors(4), VERSIONS.hash(4))
+    ring.retire(1)
+    ring.retire(2)
+    ring.keep(4, VERSIONS.tensors(4), VERSIONS.hash(4))
+    assert ring.versions() == [3, 4]
+
+
 def test_a_store_that_somebody_else_writes_is_only_read(tmp_path):
     store = WeightStore(tmp_path)
     store.publish(1, VERSIONS.tensors(1))

@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 
 SNAPSHOTS = "snapshots"
 """Where kept versions' train-side weights are, below the learner's directory."""
+WEIGHTS = "weights"
+"""Where published weights are, below the learner's directory."""
 HOUSEKEEPING_SECONDS = 1.0
 FAREWELL_SECONDS = 10.0
 
@@ -91,7 +93,7 @@ class LearnerProgram:
         )
         ledger = OwnThread("ledger", lambda: Ledger.open(directory / "ledger.db", settings, time.monotonic()))
         try:
-            trainer = OwnThread("trainer", lambda: Trainer(job.spec, directory / SNAPSHOTS))
+            trainer = OwnThread("trainer", lambda: Trainer(job.spec, directory / SNAPSHOTS, directory / WEIGHTS))
             try:
                 return await self._serve(fingerprint, ledger, trainer)
             finally:
@@ -103,7 +105,7 @@ class LearnerProgram:
         arguments, job = self._arguments, self._arguments.job
         directory, spec = arguments.directory, job.spec
         changed, stopwatch, progress = Notice(), Stopwatch(), Progress(spec.algorithm.updates)
-        store = WeightStore(directory / "weights")
+        store = WeightStore(directory / WEIGHTS)
         publication = Publication(spec, fingerprint, ledger, trainer, store, directory / "checkpoints")
         update = await publication.begin()
         metrics_file = directory / "metrics.jsonl"

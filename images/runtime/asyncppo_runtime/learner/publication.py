@@ -80,6 +80,8 @@ class Publication:
         )
         await self._trainer(Trainer.restore, checkpoint)
         restored = await self._ledger(Ledger.restore, newest.version, time.monotonic())
+        # What came back with the checkpoint and is needed no more would stand in the way of the resident version.
+        await self._trainer(Trainer.retire, await self._ledger(Ledger.needed_versions))
         await self._trainer(Trainer.published, newest.version)
         self.version, self.lineage, self.last_checkpoint = newest.version, restored.lineage, newest.version
         if restored.republish:

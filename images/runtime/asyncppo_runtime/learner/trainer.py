@@ -76,10 +76,11 @@ class ExportedVersion:
 class Trainer:
     """Model, optimizer and the gradient of the next step.
 
-    directory: where the old-logits strategy may keep files (the audit beside it). UserError when the model cannot be had.
+    directory: where the old-logits strategy may keep files (the audit beside it). published: the folder of published weights.
+    UserError when the model cannot be had.
     """
 
-    def __init__(self, spec: AsyncPPOJobSpec, directory: Path | None = None) -> None:
+    def __init__(self, spec: AsyncPPOJobSpec, directory: Path | None = None, published: Path | None = None) -> None:
         self._spec = spec
         if spec.learner.threads:
             torch.set_num_threads(spec.learner.threads)
@@ -101,7 +102,10 @@ class Trainer:
         self._sums = StepSums.zero()
         self._started = False
         self._live: set[int] = set()
-        self.strategy = make_strategy(StrategySettings(spec.old_logits, spec.staleness, directory))
+        cast = spec.rollout.engine.precision is not spec.optimizer.precision
+        self.strategy = make_strategy(
+            StrategySettings(spec.old_logits, spec.staleness, directory, None if cast else published)
+        )
         self._auditor = self._make_auditor(directory)
 
     def _make_auditor(self, directory: Path | None) -> Auditor | None:

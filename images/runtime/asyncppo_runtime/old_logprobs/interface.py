@@ -81,11 +81,15 @@ class HeldVersion:
 
 @dataclass(frozen=True)
 class StrategySettings:
-    """What a strategy is built from. directory: where it may keep files of its own; None: in memory only."""
+    """What a strategy is built from. directory: where it may keep files of its own; None: in memory only.
+
+    published: the folder of published weights, where these are the train-side weights byte for byte (no cast for the engine); else None.
+    """
 
     old_logits: OldLogitsSpec
     staleness: StalenessSpec
     directory: Path | None = None
+    published: Path | None = None
 
 
 class OldLogprobStrategy:

@@ -8,7 +8,7 @@ versions that are not retired, keeping another is refused: the publication waits
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -134,11 +134,24 @@ class VersionRing:
         self._hashes[version] = train_hash
         self._sweep()
 
-    def adopt(self, hashes: Mapping[int, str]) -> list[int]:
-        """After a restart: take up what the medium still has of these versions (version → train hash). Returns those it has not."""
+    def adopt(self, hashes: Mapping[int, str], beside: Medium | None = None) -> list[int]:
+        """After a restart: take up what the medium still has of these versions (version → train hash), and copies of what `beside` has
+        of the others, in the very same bytes. Returns those that are in neither."""
         present = set(self.medium.versions())
         self._hashes |= {version: digest for version, digest in hashes.items() if version in present}
-        return sorted(set(hashes) - present)
+        if beside is not None:
+            for version in sorted((hashes.keys() - present).intersection(beside.versions())):
+                with suppress(WeightsError):  # damaged: as good as not there
+                    tensors = beside.load(version)
+                    if tensors_hash(tensors) == hashes[version]:
+                        self.take_back(version, tensors)
+        return sorted(hashes.keys() - self._hashes.keys())
+
+    def take_back(self, version: int, tensors: Mapping[str, Tensor]) -> None:
+        """A version that was kept before a restart, under the hash of what is really in its tensors. However many: retention bounds
+        what is published, and what nobody needs is retired next."""
+        self.medium.keep(version, tensors)
+        self._hashes[version] = tensors_hash(tensors)
 
     def pin(self, version: int, count: int = 1) -> None:
         """`count` more live tokens (or requests) need the version. Raises VersionUnavailableError when it is gone."""
