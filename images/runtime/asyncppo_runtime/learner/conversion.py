@@ -6,7 +6,7 @@ import torch
 
 from asyncppo.report.measures import Audit, Discrepancy, Staleness, UpdateMetrics
 from asyncppo_runtime.algorithm.audit import AuditSums
-from asyncppo_runtime.algorithm.batch import SegmentInput, TokenBatch, TrajectoryInput
+from asyncppo_runtime.algorithm.batch import NO_VERSION, SegmentInput, TokenBatch, TrajectoryInput
 from asyncppo_runtime.algorithm.statistics import StepSums
 from asyncppo_runtime.learner.progress import weighted_slope
 from asyncppo_runtime.ledger.records import Score, SegmentState, StoredTrajectory
@@ -41,15 +41,16 @@ def proxy_scores(
     groups: Sequence[Sequence[StoredTrajectory]],
     rows: torch.Tensor,
     anchor: torch.Tensor,
-    version: int,
-    train_hash: str,
     kind: str,
 ) -> list[Score]:
-    """Anchors of a micro-batch as scores. rows: int64 [b], positions among all trajectories. anchor: [b, T]."""
+    """Anchors of a micro-batch as scores: of no version, for a restart reads them back and must not take one for an exact value.
+
+    rows: int64 [b], positions among all trajectories. anchor: [b, T].
+    """
     flat = [stored for group in groups for stored in group]
     values = anchor.detach().double().numpy()
     return [
-        Score(segment.key, values[place, segment.start : segment.end], version, train_hash, kind)
+        Score(segment.key, values[place, segment.start : segment.end], NO_VERSION, "", kind)
         for place, row in enumerate(rows.tolist())
         for segment in flat[row].segments
         if segment.state is SegmentState.UNSCORED

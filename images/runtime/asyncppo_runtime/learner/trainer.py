@@ -162,7 +162,6 @@ class Trainer:
         spared = not algorithm.entropy_coefficient and not algorithm.kl_coefficient and not proxy and judgement is None
         rows = torch.nonzero(~idle if spared else torch.ones_like(idle))[:, 0]
         scores: list[Score] = []
-        train_hash = self.train_hash() if proxy else ""
         self._optimizer.zero_grad(set_to_none=True)
         if rows.numel():
             for part in micro_batches(batch.select(rows), self._spec.optimizer.micro_batch_tokens):
@@ -172,7 +171,7 @@ class Trainer:
                 part_sums, anchor = self._backward(part.batch, normalizer, judged, known)
                 sums = sums + part_sums
                 if proxy:
-                    scores += proxy_scores(groups, own, anchor, version, train_hash, self.strategy.traits.kind)
+                    scores += proxy_scores(groups, own, anchor, self.strategy.traits.kind)
         self._sums = sums
         if not math.isfinite(sums.loss + sums.value_loss):
             raise GuardError(f"the loss of update {update + 1} is not finite; nothing was published")

@@ -103,7 +103,7 @@ def _segments(segments: list[SegmentView]) -> Table:
         same = segment.scorer_version == segment.version and bool(segment.scorer_hash)
         table.add_row(
             str(segment.index), f"{segment.start}–{segment.end - 1}", str(segment.version), segment.weights_hash[:12],
-            Text(segment.scorer_hash[:12] or "not scored", style=GOOD if same else CAUTION),
+            Text(segment.scorer_hash[:12] or ("no version" if segment.kind else "not scored"), style=GOOD if same else CAUTION),
             segment.kind or f"{segment.state.lower()} {segment.reason}".strip(),
         )  # fmt: skip
     return table
