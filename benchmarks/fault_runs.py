@@ -19,15 +19,14 @@ from pathlib import Path
 
 import msgspec
 from tests.faults.fleet import Case, Fleet, Verdict
-from tests.faults.jobs import job
+from tests.faults.jobs import column, job
 from tests.faults.matrix import line
 from tests.faults.page import write_block
 
-from asyncppo.sync.columns import COLUMNS as PROTOCOL
 from asyncppo.sync.columns import MEMBER_PHASES, SealRule
 
 UPDATES = 6
-COLUMNS = "Barrier,Overlapped,Snapshot"
+VARIANTS = "Barrier,Overlapped,SnapshotDisk"
 LEARNER_CALLS = ("Upload", "Lease", "Heartbeat", "Join", "Ready")
 ROLLOUT_CALLS = ("Upload", "Lease", "Heartbeat", "Join", "Ready")
 HANGS = 2
@@ -38,7 +37,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     """One run, as it is kept."""
 
     seed: int
-    column: str
+    variant: str
     plan: str
     met: list[str]
     recoveries: list[float]
@@ -59,27 +58,29 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 0
 
 
-def fault_case(seed: int, columns: Sequence[str]) -> tuple[str, Case]:
-    """The run of a seed: its column, by turns, and two to four faults, each at a random time of a random point."""
+def fault_case(seed: int, variants: Sequence[str]) -> tuple[str, Case]:
+    """The run of a seed: its variant, by turns, and two to four faults, each at a random time of a random point."""
     chance = random.Random(seed)
-    column = columns[seed % len(columns)]
+    variant = variants[seed % len(variants)]
     entries: list[str] = []
     hangs = 0
     wanted = chance.randint(2, 4)
     while len(entries) < wanted:
-        entry = random_fault(chance, column)
+        entry = random_fault(chance, variant)
         hang = ":hang@" in entry
         if not (hang and hangs == HANGS):
             entries.append(entry)
             hangs += hang
-    return column, Case(f"seed-{seed}", job(column, seed=seed, updates=UPDATES), ",".join(entries), {}, must_meet=False)
+    return variant, Case(
+        f"seed-{seed}", job(variant, seed=seed, updates=UPDATES), ",".join(entries), {}, must_meet=False
+    )
 
 
-def random_fault(chance: random.Random, column: str) -> str:
+def random_fault(chance: random.Random, variant: str) -> str:
     """One entry of a plan."""
-    scorer = ["old-logit"] if column == "Dedicated" else []
+    scorer = ["old-logit"] if variant == "Dedicated" else []
     role = chance.choice(["learner", "rollout", "rollout", "coordinator", *scorer])
-    phases = PROTOCOL[column].phases
+    rule, phases = column(variant).rule, column(variant).phases
     on_members = [phase.value for phase in phases if phase in MEMBER_PHASES]
     on_learner = [phase.value for phase in phases if phase not in MEMBER_PHASES]
     kinds, moment = ["crash", "hang", "delay"], chance.choice(["before", "after"])
@@ -90,7 +91,7 @@ def random_fault(chance: random.Random, column: str) -> str:
         point, count = chance.choice(["WorkerJoin", "WorkerTake", "WorkerScores"]), chance.randint(1, 4)
         kinds += ["drop", "duplicate"]
     elif role == "learner":
-        segments = ["Segments"] if PROTOCOL[column].rule is not SealRule.NONE else []
+        segments = ["Segments"] if rule is not SealRule.NONE else []
         calls = chance.random() < 0.4
         point = chance.choice(
             [*LEARNER_CALLS, *segments] if calls else [*on_learner, "Weights", "Checkpoint", "Commit", "Scoring"]
@@ -112,12 +113,12 @@ def random_fault(chance: random.Random, column: str) -> str:
     return f"{role}:{point}:{moment}:{kind}{seconds}@{count}"
 
 
-def kept(seed: int, column: str, verdict: Verdict) -> Line:
+def kept(seed: int, variant: str, verdict: Verdict) -> Line:
     """What is kept of a run."""
     driven, found = verdict.driven, verdict.audit
     head = Line(
         seed=seed,
-        column=column,
+        variant=variant,
         plan=verdict.case.plan,
         met=[met.fault for met in driven.met] if driven else [],
         recoveries=[met.recovery for met in driven.met if met.recovery is not None] if driven else [],
@@ -160,7 +161,7 @@ def report(lines: list[Line]) -> str:
     counts = [
         ("runs, seeds", f"{len(lines)}, {min(x.seed for x in lines)} to {max(x.seed for x in lines)}"),
         ("complete", f"{total('complete')}"),
-        ("by column", ", ".join(f"{name} {n}" for name, n in sorted(Counter(x.column for x in lines).items()))),
+        ("by variant", ", ".join(f"{name} {n}" for name, n in sorted(Counter(x.variant for x in lines).items()))),
         ("faults met", f"{len(met)}: {', '.join(f'{name} {n}' for name, n in kinds.most_common())}"),
         ("by role", ", ".join(f"{name} {n}" for name, n in roles.most_common())),
         (
@@ -170,7 +171,7 @@ def report(lines: list[Line]) -> str:
         ("tokens in the ledgers", f"{total('tokens'):,}, of them discarded {total('discarded'):,}"),
         ("**lost**, **mislabelled** tokens", f"**{total('lost')}**, **{total('mislabelled')}**"),
         ("**double trainings**", f"**{total('twice')}**"),
-        ("trained tokens without an exact old log-prob", f"{total('uncovered')}"),
+        ("trained tokens without the old log-prob that the strategy promises", f"{total('uncovered')}"),
         ("syncs, fences, restarts of programs", f"{total('syncs'):,}, {total('fences')}, {total('restarts'):,}"),
         (
             "from a fault to the end of the next sync",
@@ -186,7 +187,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0:200", metavar="FIRST:PAST")
     parser.add_argument(
-        "--columns", default=COLUMNS, help="of the protocol, by turns (default: %(default)s; also Dedicated)"
+        "--variants",
+        default=VARIANTS,
+        help="of the job, by turns (default: %(default)s; also the others of the matrix)",
     )
     parser.add_argument("--results", type=Path, default=Path("runs/fault-runs.jsonl"), help="default: %(default)s")
     parser.add_argument("--at-once", type=int, default=3, help="runs beside each other (default: %(default)s)")
@@ -195,7 +198,7 @@ def main() -> int:
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the sums into this page")
     options = parser.parse_args()
     first, _, past = options.seeds.partition(":")
-    columns = options.columns.split(",")
+    variants = options.variants.split(",")
     wanted = range(int(first), int(past))
     options.results.parent.mkdir(parents=True, exist_ok=True)
     lines = read(options.results)
@@ -208,10 +211,10 @@ def main() -> int:
         missing = [seed for seed in wanted if seed not in lines]
         while missing and time.monotonic() < deadline:
             seeds, missing = missing[: 4 * options.at_once], missing[4 * options.at_once :]
-            cases = [fault_case(seed, columns) for seed in seeds]
+            cases = [fault_case(seed, variants) for seed in seeds]
             verdicts = fleet.all(case for _, case in cases)
-            for seed, (column, _), verdict in zip(seeds, cases, verdicts, strict=True):
-                lines[seed] = kept(seed, column, verdict)
+            for seed, (variant, _), verdict in zip(seeds, cases, verdicts, strict=True):
+                lines[seed] = kept(seed, variant, verdict)
                 file.write(msgspec.json.encode(lines[seed]) + b"\n")
                 file.flush()
                 print(line(verdict), flush=True)

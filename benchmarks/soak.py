@@ -1,6 +1,6 @@
 """One long job under random faults from a seed, for a given time: what happened to it, and that its books balance.
 
-    python -m benchmarks.soak [--seconds 600] [--seed 0] [--column Barrier] [--every 10]
+    python -m benchmarks.soak [--seconds 600] [--seed 0] [--variant Barrier] [--every 10]
 
 Owns the plan of the blows. About every `--every` seconds one program is killed or stopped, at a random moment and so in whatever it is
 doing; calls are lost, doubled and delayed beside. Stops by itself: a clean stop at the end of the time, bounded by the runner.
@@ -15,29 +15,29 @@ from pathlib import Path
 
 from benchmarks.fault_runs import random_fault
 from tests.faults.fleet import Case, Fleet, Verdict
-from tests.faults.jobs import COLUMNS, job
+from tests.faults.jobs import VARIANTS, job
 
 ENDLESS = 100_000
 CALM_SECONDS = 15.0
 """At the end, without blows: what is under way recovers before the stop."""
 
 
-def soak_case(seconds: float, seed: int, column: str, every: float) -> Case:
+def soak_case(seconds: float, seed: int, variant: str, every: float) -> Case:
     """The job, its blows (at seconds from the start) and its faults at points."""
     chance = random.Random(seed)
     roles = ["learner", "rollout-0", "rollout-1", "coordinator-0", "coordinator-1"]
-    roles += ["old-logit-0"] if column == "Dedicated" else []
+    roles += ["old-logit-0"] if variant == "Dedicated" else []
     blows, at = [], 5.0
     while (at := at + chance.uniform(0.5, 1.5) * every) < seconds - CALM_SECONDS:
         blows.append((at, chance.choice(roles), chance.choice(["crash", "crash", "hang"])))
     quiet = (":crash@", ":hang@")
-    points = [random_fault(chance, column) for _ in range(int(4 * seconds / every))]
+    points = [random_fault(chance, variant) for _ in range(int(4 * seconds / every))]
     plan = ",".join(entry for entry in points if not any(kind in entry for kind in quiet))
-    document = job(column, seed=seed, updates=ENDLESS)
+    document = job(variant, seed=seed, updates=ENDLESS)
     spec = document["spec"]
     assert isinstance(spec, dict)
     spec |= {"activeDeadlineSeconds": int(seconds + 120), "backoffLimit": 10_000}
-    return Case(f"soak-{column}-{seed}", document, plan, {}, must_meet=False, blows=tuple(blows), seconds=seconds)
+    return Case(f"soak-{variant}-{seed}", document, plan, {}, must_meet=False, blows=tuple(blows), seconds=seconds)
 
 
 def report(verdict: Verdict) -> str:
@@ -74,10 +74,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--column", choices=sorted(COLUMNS), default="Barrier")
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default="Barrier")
     parser.add_argument("--every", type=float, default=10.0, help="seconds between two blows (default: %(default)s)")
     options = parser.parse_args()
-    case = soak_case(options.seconds, options.seed, options.column, options.every)
+    case = soak_case(options.seconds, options.seed, options.variant, options.every)
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary,
         Fleet(Path(temporary) / "runs", 1, longest=options.seconds + 180.0) as fleet,

@@ -65,8 +65,8 @@ class Snapshot(OldLogprobStrategy):
         """Keep them again."""
         versions: dict[int, dict[str, Tensor]] = {}
         for key, tensor in state.items():
-            version, _, name = key.partition(".")
-            versions.setdefault(int(version), {})[name] = tensor
+            number, _, name = key.partition(".")
+            versions.setdefault(int(number), {})[name] = tensor
         for version, tensors in versions.items():
             self.ring.take_back(version, tensors)
 
