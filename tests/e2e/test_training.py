@@ -11,6 +11,7 @@ from tests.e2e import dashboards
 from tests.e2e.conftest import RELEASE, SYSTEM, helm
 from tests.e2e.prometheus import Prometheus
 
+from asyncppo.api.correction import Strategy
 from asyncppo_operator.names import Role
 
 LONG = 1200.0
@@ -146,18 +147,33 @@ async def test_old_logit_workers_are_pods_and_one_may_die(kubectl: Kubectl) -> N
     assert status["oldLogits"]["fallbacks"] == 0
 
 
-@pytest.mark.parametrize("strategy", ["Recompute", "Snapshot"])
-async def test_other_strategies_train_on_the_cluster_too(kubectl: Kubectl, strategy: str) -> None:
-    made = _small("guess-number", updates=6)
-    made["spec"]["oldLogits"] = {"strategy": strategy}
+@pytest.mark.parametrize(
+    "old_logits",
+    [
+        pytest.param({"strategy": "Interruption", "scoring": "Overlapped"}, id="overlapped"),
+        pytest.param({"strategy": "Snapshot", "snapshot": {"medium": "Memory"}}, id="snapshot-memory"),
+        pytest.param({"strategy": "Snapshot", "snapshot": {"medium": "Disk"}}, id="snapshot-disk"),
+        *(pytest.param({"strategy": one.value}, id=one.lower()) for one in Strategy if not one.exact),
+    ],
+)
+async def test_other_strategies_train_on_the_cluster_too(kubectl: Kubectl, old_logits: Object) -> None:
+    """Every form that no other test here runs; one job after the other, for one alone keeps a small machine busy."""
+    made = _small("guess-number", updates=4)  # more than the staleness bound, so that old tokens are trained as well
+    made["spec"]["oldLogits"] = old_logits
     await kubectl.apply(made)
     status = await _complete(Job(kubectl, made["metadata"]["name"]))
-    exact = {c["type"]: c for c in status["conditions"]}["Exact"]
-    if strategy == "Snapshot":
-        assert (exact["status"], status["oldLogits"]["exactCoverage"]) == ("True", 1.0)
+    exact = Strategy(old_logits["strategy"]).exact
+    condition = {c["type"]: c for c in status["conditions"]}["Exact"]
+    told = status["oldLogits"]
+    assert (told["violations"], told["fallbacks"]) == (0, 0)
+    if exact:
+        assert (condition["status"], condition["reason"]) == ("True", "VersionMatched")
+        assert (told["exact"], told["exactCoverage"], told["summary"]) == (True, 1.0, "100%")
     else:
-        assert (exact["status"], exact["reason"]) == ("False", "ApproximateStrategy")
-        assert status["oldLogits"]["summary"] == "No"
+        assert (condition["status"], condition["reason"]) == ("False", "ApproximateStrategy")
+        assert (told["exact"], told["exactCoverage"], told["summary"]) == (False, 0.0, "No")
+    batch = made["spec"]["algorithm"]["groupSize"] * made["spec"]["algorithm"]["batchGroups"]
+    assert status["ledger"]["trained"] == 4 * batch
 
 
 async def _complete(job: Job) -> Object:
