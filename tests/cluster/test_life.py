@@ -56,7 +56,7 @@ async def test_a_new_job_gets_its_objects_and_says_what_it_waits_for(
         assert found["metadata"]["ownerReferences"][0]["name"] == "guess"
     events = await kubectl.list("events")
     ours = {event["reason"] for event in events if event["involvedObject"]["kind"] == "AsyncPPOJob"}
-    assert {"Pending", "Accepted", "Unschedulable"} <= ours
+    assert {"Accepted", "Unschedulable"} <= ours
     assert "finalizers" not in (await job.get())["metadata"], "deleting a job must never wait for the operator"
 
 
