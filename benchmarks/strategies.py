@@ -27,7 +27,7 @@ JOBS = {
     "environment": {},
     "compute": {
         "environment.parameters": {},
-        "model.builtin": {"hiddenSize": 128, "layers": 2, "heads": 4, "intermediateSize": 512},
+        "model.builtin": {"hiddenSize": 256, "layers": 4, "heads": 4, "intermediateSize": 1024},
     },
 }
 
