@@ -287,7 +287,7 @@ def test_the_program_wants_a_token(tmp_path: Path) -> None:
         [*command, "--token-file", str(tmp_path / "none")], capture_output=True, text=True, check=False
     )
     assert missing.returncode == 2
-    assert "give a file that holds the token" in missing.stderr
+    assert "mount the job's token there" in missing.stderr
     (tmp_path / "empty").write_text("\n")
     empty = subprocess.run(
         [*command, "--token-file", str(tmp_path / "empty")], capture_output=True, text=True, check=False

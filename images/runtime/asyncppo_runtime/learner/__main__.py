@@ -14,6 +14,7 @@ from asyncppo import faults
 from asyncppo.api.manifest import load_manifest
 from asyncppo.errors import UserError
 from asyncppo.estimate.choice import settled
+from asyncppo.wire.arguments import parse_address, read_token
 from asyncppo_runtime.learner.errors import CheckpointError
 from asyncppo_runtime.learner.program import Arguments, LearnerProgram
 from asyncppo_runtime.ledger.errors import LedgerError, LedgerUnusableError
@@ -35,13 +36,13 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
         faults.activate("learner")
-        host, _, port = options.listen.rpartition(":")
+        host, port = parse_address(options.listen)
         arguments = Arguments(
             job=settled(load_manifest(options.job)),
             directory=options.directory,
-            host=host or "127.0.0.1",
-            port=int(port),
-            token=_token(options.token_file),
+            host=host,
+            port=port,
+            token=read_token(options.token_file),
         )
     except (UserError, OSError, ValueError) as error:
         print(f"learner: {error}", file=sys.stderr)
@@ -51,16 +52,9 @@ def main(argv: list[str] | None = None) -> int:
     except (UserError, CheckpointError, LedgerUnusableError) as error:
         print(f"learner: {error}", file=sys.stderr)
         return BAD_INPUT
-    except (WeightsError, LedgerError, OSError, OverflowError) as error:  # OverflowError: not a port number
+    except (WeightsError, LedgerError, OSError) as error:
         print(f"learner: {error}", file=sys.stderr)
         return JOB_FAILED
-
-
-def _token(file: Path) -> str:
-    token = file.read_text().strip()
-    if not token:
-        raise UserError(f"--token-file {file}: is empty; it must hold the job's token")
-    return token
 
 
 async def _run(arguments: Arguments) -> bool:

@@ -16,6 +16,7 @@ from asyncppo.errors import UserError
 from asyncppo.sync.coordinator import Coordinator
 from asyncppo.sync.limits import SyncLimits
 from asyncppo.sync.machine import State
+from asyncppo.wire.arguments import read_token
 from asyncppo.wire.client import WireClient
 
 
@@ -70,16 +71,9 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         faults.activate(options.name)
+        token = read_token(options.token_file)
     except UserError as error:
         print(error, file=sys.stderr)
-        return 2
-    try:
-        token = options.token_file.read_text().strip()
-    except OSError as error:
-        print(f"--token-file {options.token_file}: {error.strerror}; give a file that holds the token", file=sys.stderr)
-        return 2
-    if not token:
-        print(f"--token-file {options.token_file} is empty; give a file that holds the token", file=sys.stderr)
         return 2
     return asyncio.run(coordinate(options, token))
 
