@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from asyncppo.report.history import read_history
 from asyncppo.report.measures import Summary
 from asyncppo.report.summary import read_summary
 
@@ -160,3 +161,25 @@ def test_fallback_goes_on_without_workers_and_says_so(start: Callable[[dict[str,
     assert summary.ledger.balanced
     assert summary.old_logits.fallbacks == summary.ledger.tokens.fallback > 0
     assert 0.0 < summary.old_logits.exact_coverage < 1.0
+
+
+def test_discard_drops_what_has_no_exact_value_and_trains_the_rest(start: Callable[[dict[str, Any]], Run]) -> None:
+    run = start(manifest(patience=2.0, onUnavailable="Discard"))
+    until(lambda: run.updates() >= 1, "an update")
+    victim = run.process_of("old_logit")
+    assert victim is not None
+    os.kill(victim, signal.SIGSTOP)
+    log = run.output / "logs" / "learner.log"
+    until(lambda: "are discarded as version_unavailable" in log.read_text(), "segments without an exact value")
+    os.kill(victim, signal.SIGKILL)  # another is started, and counts once it has answered for a while
+    code, said = run.end()
+    assert code == 0, said
+    summary = read_summary(run.output / "summary.json")
+    assert (summary.phase, summary.updates) == ("Complete", UPDATES)
+    assert summary.ledger.balanced
+    dropped = summary.ledger.tokens.discarded["version_unavailable"]
+    assert dropped > 0
+    # what was dropped counts as not covered: dropping does not make a run exact
+    assert 0.0 < summary.old_logits.exact_coverage < 1.0
+    assert (summary.old_logits.violations, summary.old_logits.fallbacks) == (0, 0)
+    assert all(update.exact_coverage == 1.0 for update in read_history(run.output / "metrics.jsonl"))
