@@ -93,6 +93,13 @@ class Fleet:
         """Where a case's run is, in `run`."""
         return self._folder / case.name
 
+    def passed(self, case: Case) -> Verdict | None:
+        """What the case came to when it was last run in this folder; None when it was not, or something was wrong."""
+        if not (self.home(case) / "request.result.json").exists():
+            return None
+        verdict = _verdict(case, self.home(case))
+        return verdict if verdict.audit is not None and not verdict.problems else None
+
     def _run(self, case: Case) -> Verdict:
         home = self.home(case)
         if not case.resume:

@@ -139,6 +139,7 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=AT_ONCE, help="runs beside each other (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no run later than this")
     parser.add_argument("--folder", type=Path, help="where the runs' folders are made; default: a temporary one")
+    parser.add_argument("--resume", action="store_true", help="cells that have passed in that folder are not run again")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into this page")
     options = parser.parse_args()
     variants = {variant.lower() for variant in options.variants.split(",")}
@@ -147,11 +148,14 @@ def main() -> int:
         for found in (ci_part() if options.part == "ci" else whole())
         if options.only in found.name and found.name.split("-")[0] in variants
     ]
-    started, verdicts = time.monotonic(), []
+    started, verdicts = time.monotonic(), list[Verdict]()
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary,
         Fleet(options.folder or Path(temporary) / "runs", options.at_once) as fleet,
     ):
+        if options.resume:
+            verdicts = [kept for found in cases if (kept := fleet.passed(found)) is not None]
+            cases = [found for found in cases if found not in [kept.case for kept in verdicts]]
         while cases and time.monotonic() - started < options.seconds:
             chosen, cases = cases[: 4 * options.at_once], cases[4 * options.at_once :]
             for verdict in fleet.all(chosen):
