@@ -55,11 +55,12 @@ class Executor:
             await self._delete(plan, sets, afresh)
             return
         self._removed = False
-        first = [self._once(manifest, new) for manifest in plan.once]
         if new and not self._free:
-            first.append(self._refuse_taken_name(pods, sets))
-        await _all(first)
-        self._free = True
+            await self._refuse_taken_name(pods, sets)
+            self._free = True
+        # after the check: a token of the job's own says also to the next operator that the name was free
+        for manifest in plan.once:
+            await self._once(manifest, new)
         by_name = {view.name: view for view in sets.values()}
         stale = [manifest for manifest in plan.apply if afresh or self._stale(manifest, by_name)]
         # what makes pods comes after all that its pods find or are guarded by

@@ -112,7 +112,9 @@ class Fleet:
 
     def seen(self, raw: Object) -> None:
         """A job as the API server has it now."""
-        metadata = raw["metadata"]
+        # the managed fields are as long as all the rest
+        metadata = {name: value for name, value in raw["metadata"].items() if name != "managedFields"}
+        raw = {**raw, "metadata": metadata}
         key = Key(str(metadata["namespace"]), str(metadata["name"]))
         loop = self.loops.get(key)
         if loop is not None and loop.uid != metadata["uid"]:

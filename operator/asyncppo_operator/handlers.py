@@ -26,9 +26,6 @@ def registry(fleet: Fleet) -> kopf.OperatorRegistry:
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=made)
     async def job(event: Mapping[str, Any], **_: Any) -> None:
         raw = dict(event["object"])
-        raw["metadata"] = {
-            key: value for key, value in raw["metadata"].items() if key != "managedFields"
-        }  # as long as all the rest
         if event["type"] == "DELETED":
             metadata = raw["metadata"]
             fleet.deleted(Key(metadata["namespace"], metadata["name"]), metadata["uid"])

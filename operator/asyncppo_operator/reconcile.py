@@ -11,7 +11,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 # An outage of the API server shorter than this is not worth an event.
 OUTAGE_SECONDS = 10.0
 BLIND_SECONDS = 0.5
+# A job whose objects are to be compared asks for a free builder this often. Many ask: never all at once.
+BUILDER_SECONDS = (5.0, 15.0)
 
 
 class JobGoneError(OperatorError):
@@ -93,6 +95,8 @@ class JobLoop:
         self._edited = asyncio.Event()
         self._woken_at = time.monotonic()
         self._afresh_due = 0.0
+        self._builds = False
+        self._built = False
         self._written_at = 0.0
         self._unreachable_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -138,7 +142,9 @@ class JobLoop:
         retry = timing.retry_seconds
         while True:
             await self._woken.wait()
-            async with self._tools.slots.turn(self._lane()):
+            lane = self._lane()
+            async with self._tools.slots.turn(lane):
+                self._builds = lane is Lane.BUILD
                 self._woken.clear()
                 self._edited.clear()
                 lag = time.monotonic() - self._woken_at
@@ -163,7 +169,9 @@ class JobLoop:
     def _lane(self) -> Lane:
         if self._first:
             return Lane.FIRST
-        return Lane.BUILD if self._due_afresh() else Lane.LOOK
+        # a new job waits for its objects; one that has them must not miss a turn because builders are busy
+        due = self._due_afresh()
+        return Lane.BUILD if due and (self._new or self._tools.slots.open(Lane.BUILD)) else Lane.LOOK
 
     def _due_afresh(self) -> bool:
         """Whether all objects are to be applied, though they may be as they should."""
@@ -202,6 +210,7 @@ class JobLoop:
         job = self.acceptance.job
         decision = self._decide(job)
         if self._first:
+            self.problem = None
             await self._begin(job, decision)
             self._first = False
             self.wake()
@@ -220,7 +229,8 @@ class JobLoop:
             self.problem = Problem("InvalidTemplate", str(error))
         self._aim(job, decision)
         if decision.target is not Target.DELETED:
-            await self._write(self._situation(job, decision, self.problem))
+            settled = True if self._built else None
+            await self._write(self._situation(job, decision, self.problem, settled))
         if decision.again is not None:
             self._look_in(decision.again)
 
@@ -231,6 +241,8 @@ class JobLoop:
             await self._write(self._situation(job, decision, self.problem, settled=False))
         else:
             await self._executor.recall_token()
+            # an operator that made no token had not looked yet whether the name is free
+            self._new = not self._executor.token
             self._aim(job, decision)
 
     async def _wait_for_sight(self, blind: Problem) -> None:
@@ -263,12 +275,18 @@ class JobLoop:
 
     async def _do(self, job: AsyncPPOJob, decision: Decision) -> None:
         """Carry out the plan. What an end asks for waits for the next turn: its status is stored by then."""
-        children, afresh = self._tools.children, self._due_afresh()
+        children, afresh = self._tools.children, self._builds and self._due_afresh()
         observed = Observed(children.pods(self.key), secrets.token_urlsafe(32), self._tools.facts)
         wanted = plan(job, decision.target, observed, self._tools.settings)
+        if not (self._builds or self._built):
+            # nothing of what is there was compared yet by this operator: that is for a builder
+            wanted = replace(wanted, apply=(), restart=())
         await self._executor.carry_out(wanted, observed.pods, children.sets(self.key), self._new, afresh)
         self._new = False
+        if not self._builds and self._due_afresh():
+            self._look_in(random.uniform(*BUILDER_SECONDS))
         if afresh:
+            self._built = True
             # not all jobs of an operator that was started again at the same time
             resync = random.uniform(0.5, 1.0) * self._tools.settings.timing.resync_seconds
             self._afresh_due = time.monotonic() + resync
@@ -294,7 +312,7 @@ class JobLoop:
         return {role: replicas(job, role, decision.target) for role in roles(job)}
 
     def _situation(
-        self, job: AsyncPPOJob | None, decision: Decision | None, problem: Problem | None, settled: bool = True
+        self, job: AsyncPPOJob | None, decision: Decision | None, problem: Problem | None, settled: bool | None = True
     ) -> Situation:
         assert self.acceptance is not None
         return Situation(

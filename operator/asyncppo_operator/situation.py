@@ -36,7 +36,7 @@ class SyncReport:
 class Situation:
     """One job at one moment. desired: pods wanted per role. shortfalls: why a StatefulSet makes no pods (quota, admission).
 
-    settled: the plan was carried out, as far as `problem` does not say otherwise. learner: its newest answer. learner_age:
+    settled: the plan was carried out, as far as `problem` does not say otherwise; None: not known yet. learner: its newest answer. learner_age:
     seconds since it came; None when there was none yet. learner_error: why it does not answer.
     """
 
@@ -55,7 +55,7 @@ class Situation:
     learner_error: str = ""
     sync: SyncReport = SyncReport()
     problem: Problem | None = None
-    settled: bool = True
+    settled: bool | None = True
 
     def pods_of(self, role: Role) -> list[PodView]:
         """The role's pods that are not going."""

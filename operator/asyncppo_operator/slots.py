@@ -36,8 +36,12 @@ class Slots:
         finally:
             self._give(lane)
 
+    def open(self, lane: Lane) -> bool:
+        """Whether a turn in this lane would begin at once."""
+        return self._free > 0 and (lane is not Lane.BUILD or self._free_builders > 0)
+
     async def _take(self, lane: Lane) -> None:
-        if self._open(lane):
+        if self.open(lane):
             self._count(lane, -1)
             return
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -53,13 +57,10 @@ class Slots:
     def _give(self, lane: Lane) -> None:
         self._count(lane, 1)
         for following, line in self._lines.items():
-            while line and self._open(following):
+            while line and self.open(following):
                 if not (waiting := line.popleft()).done():
                     self._count(following, -1)
                     waiting.set_result(None)
-
-    def _open(self, lane: Lane) -> bool:
-        return self._free > 0 and (lane is not Lane.BUILD or self._free_builders > 0)
 
     def _count(self, lane: Lane, change: int) -> None:
         self._free += change

@@ -28,9 +28,9 @@ def verdicts(seen: Situation) -> Iterator[Condition]:
     yield condition(Kind.ACCEPTED, seen.acceptance.accepted, seen.acceptance.reason, seen.acceptance.message)
     if seen.problem is not None:
         yield condition(Kind.RECONCILED, False, seen.problem.reason, seen.problem.message)
-    elif not seen.settled:
+    elif seen.settled is False:
         yield condition(Kind.RECONCILED, None, "Reconciling", "the job was seen; its objects are being made")
-    else:
+    elif seen.settled:
         yield condition(Kind.RECONCILED, True, "UpToDate", "the cluster has what the job asks for")
     if seen.spec is None or seen.decision is None:
         return

@@ -164,16 +164,18 @@ class _ChunkedLogprobs(torch.autograd.Function):
     def backward(ctx: Any, grad_logprobs: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, ids, lse, entropy = ctx.saved_tensors
         tiles = _Tiles(hidden, weight, bias, ctx.scale)
-        # Without entropy d logits = -g (p - onehot) row by row. g, and what makes p of a kept exponential, are taken out of the tiles and
-        # put on the narrow side of each product, and so is the onehot: no pass over a kept tile is needed but the products.
+        # Without entropy d logits = -g (p - onehot) row by row: g is taken out of the tiles and put on the narrow side of each product.
+        # In full precision so are the onehot and what makes p of a kept exponential: no pass over a kept tile is needed but the products.
+        # In a narrower dtype p - 1 of a confident token must be formed before it is rounded.
         row_factor = None if ctx.with_entropy else -grad_logprobs[:, None]
+        apart = row_factor is not None and hidden.dtype == tiles.wide
         source = hidden if row_factor is None else (hidden * row_factor).to(hidden.dtype)
         d_hidden = torch.zeros_like(hidden, dtype=tiles.wide) if ctx.needs_input_grad[0] else None
         d_weight = (
             (torch.empty_like if hidden.shape[0] else torch.zeros_like)(weight) if ctx.needs_input_grad[1] else None
         )
         d_bias = torch.zeros_like(bias, dtype=tiles.wide) if bias is not None and ctx.needs_input_grad[2] else None
-        for columns in tiles.columns():
+        for columns in tiles.columns() if hidden.shape[0] else ():
             d_tile = None if d_weight is None else tiles.weight_gradient(d_weight, columns)
             for rows in tiles.rows():
                 tile, height = ctx.kept.pop((rows.start, columns.start), (None, None))
@@ -194,23 +196,30 @@ class _ChunkedLogprobs(torch.autograd.Function):
                     unit = lse[rows, None]
                     if height is None:
                         d_logits = tile.sub_(unit).exp_()
-                    else:
+                    elif apart:
                         d_logits, share = tile, (height[:, None] - unit).exp_()
-                        narrow = (narrow * share).to(hidden.dtype)
+                        narrow = narrow * share
+                    else:
+                        d_logits = tile.mul_((height[:, None] - unit).exp_())
+                    if not apart:
+                        d_logits.scatter_add_(
+                            1, local[:, None], torch.where(inside, unit.new_tensor(-1.0), 0.0)[:, None]
+                        )
                     if d_bias is not None:
                         factor = row_factor[rows] if share is None else row_factor[rows] * share
                         d_bias[columns] += d_logits.t() @ factor[:, 0]
-                        d_bias[columns].index_add_(0, local[inside], row_factor[rows][inside, 0], alpha=-1.0)
+                        if apart:
+                            d_bias[columns].index_add_(0, local[inside], row_factor[rows][inside, 0], alpha=-1.0)
                 d_logits = d_logits.to(hidden.dtype)
                 if d_hidden is not None:
                     _add_product(d_hidden[rows], d_logits, weight[columns], share)
                 if d_tile is not None:
                     _add_product(d_tile, d_logits.t(), narrow, fresh=rows.start == 0)
-                    if row_factor is not None:
-                        d_tile.index_add_(0, local[inside], source[rows][inside].to(d_tile.dtype), alpha=-1.0)
+                    if apart:
+                        d_tile.index_add_(0, local[inside], source[rows][inside], alpha=-1.0)
             if d_weight is not None and d_tile is not None and d_tile.dtype != d_weight.dtype:
                 d_weight[columns] = d_tile
-        if d_hidden is not None and row_factor is not None:
+        if d_hidden is not None and apart:
             d_hidden -= weight[ids]
         # logits are products times scale: one factor for all gradients
         if d_weight is not None and ctx.scale != 1.0:
