@@ -98,6 +98,27 @@ def test_no_tokens_at_all():
     assert gradient.abs().sum() == 0
 
 
+@pytest.mark.parametrize("entropy", [False, True])
+def test_no_tokens_give_a_gradient_of_zeros_in_any_precision(entropy):
+    for dtype in (torch.bfloat16, torch.float32):
+        h, w, _, ids = operands(tokens=0, words=9000, dtype=dtype)
+        found = token_logprobs(h, w, ids, with_entropy=entropy)
+        assert torch.equal(torch.autograd.grad(found.logprobs.sum(), w)[0], torch.zeros_like(w))
+
+
+def test_gradients_of_confident_tokens_keep_the_accuracy_of_sixteen_bit():
+    def error(chunked):
+        h, w, _, ids = operands(tokens=32, hidden=64, words=2000, dtype=torch.bfloat16, bias=False)
+        h = (0.2 * h + 0.35 * w[ids]).detach().requires_grad_()
+        exact = [t.detach().double().requires_grad_() for t in (h, w)]
+        truth = torch.autograd.grad(token_logprobs(*exact, ids, chunked=False).logprobs.sum(), exact)
+        made = torch.autograd.grad(token_logprobs(h, w, ids, chunked=chunked).logprobs.sum(), (h, w))
+        return [float((a.double() - b).norm() / b.norm()) for a, b in zip(made, truth, strict=True)]
+
+    for kernel, plain in zip(error(True), error(False), strict=True):
+        assert kernel < 2 * plain
+
+
 def test_sixteen_bit_weights_give_float32_log_probs():
     h, w, _, ids = operands(6, 16, 900, dtype=torch.bfloat16)
     for chunked in (False, True):
