@@ -36,8 +36,9 @@ class SyncReport:
 class Situation:
     """One job at one moment. desired: pods wanted per role. shortfalls: why a StatefulSet makes no pods (quota, admission).
 
-    settled: the plan was carried out, as far as `problem` does not say otherwise; None: not known yet. learner: its newest answer. learner_age:
-    seconds since it came; None when there was none yet. learner_error: why it does not answer.
+    settled: the plan was carried out, as far as `problem` does not say otherwise; None: not known yet. learner: its
+    newest answer. learner_age: seconds since it came; None when there was none yet. learner_error: why it does not
+    answer.
     """
 
     job: str
