@@ -78,9 +78,9 @@ async def until(look: Callable[[], Any], what: str, timeout: float = GENEROUS) -
         await asyncio.sleep(0.1)
 
 
-def conditions(job: Object) -> dict[str, Object]:
-    """A job's conditions by type."""
-    return {c["type"]: c for c in (job.get("status") or {}).get("conditions") or []}
+def conditions(found: Object) -> dict[str, Object]:
+    """An object's conditions by type."""
+    return {c["type"]: c for c in (found.get("status") or {}).get("conditions") or []}
 
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ import os
 
 import yaml
 from tests.cluster.jobs import Job
-from tests.cluster.kubernetes import ROOT, Kubectl, Object, until
+from tests.cluster.kubernetes import ROOT, Kubectl, Object, conditions, until
 from tests.e2e.conftest import shell
 
 from asyncppo import faults
@@ -89,7 +89,10 @@ async def _kill_operator_in_mid_sync(kubectl: Kubectl, release: Kubectl) -> None
         return await release.list("pods", "app.kubernetes.io/name=asyncppo-operator")
 
     async def replaced() -> bool:
-        return any(pod["metadata"]["uid"] != killed and _is_ready(pod) for pod in await operators())
+        return any(
+            pod["metadata"]["uid"] != killed and conditions(pod).get("Ready", {}).get("status") == "True"
+            for pod in await operators()
+        )
 
     await until(held, "a sync in which a rollout is held", LONG)
     pod = (await operators())[0]
@@ -97,11 +100,6 @@ async def _kill_operator_in_mid_sync(kubectl: Kubectl, release: Kubectl) -> None
     await _kill(release, pod["metadata"]["name"])
     await until(replaced, "the next operator", LONG)
     await kubectl.run(*inside, "touch", f"{MARKS}/0.go")
-
-
-def _is_ready(pod: Object) -> bool:
-    found = (pod.get("status") or {}).get("conditions") or []
-    return any((condition["type"], condition["status"]) == ("Ready", "True") for condition in found)
 
 
 async def _kill(kubectl: Kubectl, pod: str) -> None:
