@@ -12,6 +12,8 @@ PIP_ARGS ?=
 EXTRAS ?= runtime,local,operator,reasoning-gym,dev
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+# Two test processes, a file always in one of them; PARALLEL= runs them one after the other.
+PARALLEL ?= -n 2 --dist loadfile
 
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.setup
@@ -23,10 +25,10 @@ PACKAGES := images/shared/asyncppo images/runtime/asyncppo_runtime operator/asyn
 # Modules that write a file of the repository from the code, and can check that it is up to date.
 GENERATORS := $(shell grep -lE '^    generated_file_main.[A-Z]' -r images operator --include='*.py' | sort)
 # Tests that need more than this machine have targets of their own.
-NOT_HERE := not vllm and not cluster and not faults
+NOT_HERE := not vllm and not cluster and not faults and not cases
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint drift unit test-faults test-faults-ci bench generate clean
+.PHONY: help setup demo test lint drift unit test-cases test-faults test-faults-ci bench generate clean
 
 include vllm.mk
 include kubernetes.mk
@@ -67,7 +69,10 @@ generate: setup  ## write the generated files anew
 	done
 
 unit: setup
-	$(PY) -m pytest -q -m '$(NOT_HERE)' tests/unit tests/engine_contract tests/integration $(PYTEST_ARGS)
+	$(PY) -m pytest -q -m '$(NOT_HERE)' $(PARALLEL) tests/unit tests/engine_contract tests/integration $(PYTEST_ARGS)
+
+test-cases: setup  ## inputs that must behave: odd environments, rewards, manifests, folders, callers
+	$(PY) -m pytest -q -m cases $(PARALLEL) tests/cases $(PYTEST_ARGS)
 
 test-faults: setup  ## every role killed and hung in every phase of a sync; the table goes to docs/reliability.md
 	$(PY) -m tests.faults.matrix --write docs/reliability.md $(FAULTS_ARGS)
