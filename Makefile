@@ -44,6 +44,7 @@ comma := ,
 include locks.mk
 include vllm.mk
 include kubernetes.mk
+include dashboards.mk
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 16
