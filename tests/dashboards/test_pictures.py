@@ -2,8 +2,6 @@
 
 import re
 import struct
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +13,11 @@ pytestmark = pytest.mark.dashboards
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Picture]]:
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
     """All of them, drawn once."""
     moments, series = recording.read()
     assert sorted(moments) == sorted(MOMENTS)
-    yield take(tmp_path_factory.mktemp("pictures"), moments, series)
+    return take(tmp_path_factory.mktemp("pictures"), moments, series)
 
 
 def panel(pictures: list[Picture], moment: str, title: str, dashboard: str = "job") -> dict[str, Any]:
