@@ -52,7 +52,9 @@ def test_every_picture_is_drawn_without_an_error(pictures: list[Picture]) -> Non
 
 def test_no_panel_is_empty(pictures: list[Picture]) -> None:
     """One that may be says why, and has data in one picture at least."""
-    empty = {(p.dashboard, p.moment, title) for p in pictures for title, shown in p.shown.items() if not shown["points"]}
+    empty = {
+        (p.dashboard, p.moment, title) for p in pictures for title, shown in p.shown.items() if not shown["points"]
+    }
     unexplained = {
         (dashboard, moment, title)
         for dashboard, moment, title in empty
