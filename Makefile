@@ -37,7 +37,7 @@ LARGEST_FILE := 500000
 NOT_HERE := not vllm and not cluster and not faults and not cases
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint large-files drift unit test-cases test-faults test-faults-ci bench generate clean
+.PHONY: help setup demo test lint large-files drift unit test-cases test-faults test-faults-ci prove bench generate clean
 
 comma := ,
 
@@ -97,6 +97,11 @@ test-faults: setup  ## every role killed and hung in every phase of a sync; the 
 
 test-faults-ci: setup  ## the part of it that fits CI
 	$(PY) -m pytest -q -m faults tests/faults $(PYTEST_ARGS)
+
+prove: setup  ## the long proofs (hours): every fault, 200 random runs, every history; tables go to docs/reliability.md
+	$(PY) -m benchmarks.exploration --write docs/reliability.md
+	$(PY) -m tests.faults.matrix --write docs/reliability.md $(FAULTS_ARGS)
+	$(PY) -m benchmarks.fault_runs --seeds 0:200 --results runs/fault-runs-$$(git rev-parse --short HEAD).jsonl --write docs/reliability.md
 
 bench: setup  ## how fast the demo learns; asynchronous against synchronous training
 	$(PY) -m benchmarks.learning
