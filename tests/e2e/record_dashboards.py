@@ -42,8 +42,9 @@ COMPLETE = job(
 )
 RUNNING = job(
     "running",
-    algorithm={"updates": 100000, "advantage": "GAE", "klCoefficient": 0.001},
+    algorithm={"updates": 100000, "advantage": "GAE", "critic": {}, "klCoefficient": 0.001},
     oldLogits={"strategy": "Dedicated"},
+    oldLogit={"replicas": 1},
 )
 FAILED = job("failed", activeDeadlineSeconds=75, algorithm={"updates": 100000}, rollout={"replicas": 1})
 
