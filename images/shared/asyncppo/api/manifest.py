@@ -17,7 +17,7 @@ from asyncppo.api.changes import changes_refused as changes_refused
 from asyncppo.api.changes import job_fingerprint as job_fingerprint
 from asyncppo.api.documents import LARGEST_MANIFEST, join, read_document, unplain
 from asyncppo.api.implemented import not_built
-from asyncppo.api.job import API_VERSION, KIND, AsyncPPOJob, AsyncPPOJobSpec
+from asyncppo.api.job import API_VERSION, KIND, NAME_RULE, AsyncPPOJob, AsyncPPOJobSpec
 from asyncppo.api.problems import ManifestError, Problem, did_you_mean, shown
 from asyncppo.api.rules import broken_rules
 from asyncppo.api.schema import INT_OR_STRING, Schema, allowed, job_schema, without_nulls
@@ -26,8 +26,11 @@ from asyncppo.errors import UserError
 Location = tuple[str | int, ...]
 
 
-def load_manifest(path: Path | str) -> AsyncPPOJob:
-    """The job in a YAML or JSON file. Raises UserError: the file cannot be read, or ManifestError with every problem in it."""
+def load_manifest(path: Path | str, *, allow_unbuilt: bool = False) -> AsyncPPOJob:
+    """The job in a YAML or JSON file. Raises UserError: the file cannot be read, or ManifestError with every problem in it.
+
+    allow_unbuilt: as for `parse_manifest`.
+    """
     file = Path(path)
     try:
         with file.open("rb") as stream:
@@ -42,13 +45,14 @@ def load_manifest(path: Path | str) -> AsyncPPOJob:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
-    return parse_manifest(read_document(text, str(file)), str(file))
+    return parse_manifest(read_document(text, str(file)), str(file), allow_unbuilt=allow_unbuilt)
 
 
-def parse_manifest(document: Any, where: str) -> AsyncPPOJob:
+def parse_manifest(document: Any, where: str, *, allow_unbuilt: bool = False) -> AsyncPPOJob:
     """The job in plain data: a parsed file, or an object from the API server. `where` names the source in messages.
 
     Raises ManifestError with every problem: fields, rules across them, parts that are not built yet.
+    allow_unbuilt: for what does not run the job, such as an estimate: parts that are not built are no problem.
     """
     if not isinstance(document, dict):
         found = f"found {shown(document)}" if document is not None else "found nothing"
@@ -61,7 +65,7 @@ def parse_manifest(document: Any, where: str) -> AsyncPPOJob:
     if document.get("kind") not in (KIND, None) or document.get("apiVersion") not in (API_VERSION, None):
         raise ManifestError(where, list(_identity(document)))
     document = without_nulls(job_schema(), document)
-    unbuilt = not_built(document.get("spec"))
+    unbuilt = [] if allow_unbuilt else not_built(document.get("spec"))
     try:
         job = _validated(document)
     except ValidationError as error:
@@ -111,6 +115,8 @@ def _problem(detail: ErrorDetails) -> Problem:
             return Problem(path, f"unknown field; allowed here: {', '.join(known)}", remedy)
         case "missing":
             return Problem(path, f"missing; allowed: {allowed(node)}", "add it")
+        case _ if location == ("metadata", "name") and isinstance(found, str):
+            return Problem(path, f"found {shown(found)}; allowed: {NAME_RULE}", "give the job another name")
         case _:
             return Problem(path, f"found {shown(found)}; allowed: {allowed(node)}", _remedy(node, found))
 
