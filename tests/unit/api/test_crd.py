@@ -178,37 +178,38 @@ def test_an_example_fits_the_schema_and_the_rules(path: Path) -> None:
     assert bool(found) == (path.name in NOT_RUNNING_YET)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"algorithm.updates": 0},
-        {"algorithm.updates": "10"},
-        {"algorithm.updates": ABSENT},
-        {"algorithm.clipLow": 1.0},
-        {"algorithm.clipLow": 0},
-        {"oldLogits.strategy": "interruption"},
-        {"oldLogits.ewma.decay": 1},
-        {"environment": {"type": "Custom", "entrypoint": "nothing"}},
-        {"learner.storage": "lots"},
-        {"learner.storage": -1},
-        {"rollout.replicas": 1025},
-        {"suspend": "true"},
-        {"sampling": []},
-        {"learner.resources.limits": {"cpu": True}},
-        {"algorithm.dualClip": -1},
-        {"rollout.engine.options": "x"},
-        {"seed": 1.5},
-        {"learner.threads": 100_000_000},
-        {"rollout.engine.threads": 1025},
-        {"oldLogit.threads": 1025},
-        {"rollout.engine.tensorParallel": 1025},
-        {"weightSync.minReady": 1025},
-        {"sampling.contextLength": (1 << 24) + 1},
-        {"sampling.maxTokens": (1 << 24) + 1},
-        {"environment.maxTurns": (1 << 20) + 1},
-        {"checkpoint.keep": 65537},
-    ],
-)
+WRONG: list[dict[str, Any]] = [
+    {"algorithm.updates": 0},
+    {"algorithm.updates": "10"},
+    {"algorithm.updates": ABSENT},
+    {"algorithm.clipLow": 1.0},
+    {"algorithm.clipLow": 0},
+    {"oldLogits.strategy": "interruption"},
+    {"oldLogits.ewma.decay": 1},
+    {"environment": {"type": "Custom", "entrypoint": "nothing"}},
+    {"learner.storage": "lots"},
+    {"learner.storage": -1},
+    {"rollout.replicas": 1025},
+    {"suspend": "true"},
+    {"sampling": []},
+    {"learner.resources.limits": {"cpu": True}},
+    {"algorithm.dualClip": -1},
+    {"rollout.engine.options": "x"},
+    {"seed": 1.5},
+    {"learner.threads": 100_000_000},
+    {"rollout.engine.threads": 1025},
+    {"oldLogit.threads": 1025},
+    {"rollout.engine.tensorParallel": 1025},
+    {"weightSync.minReady": 1025},
+    {"sampling.contextLength": (1 << 24) + 1},
+    {"sampling.maxTokens": (1 << 24) + 1},
+    {"environment.maxTurns": (1 << 20) + 1},
+    {"checkpoint.keep": 65537},
+]
+"""Values that a field does not take, by the dotted path below `spec`."""
+
+
+@pytest.mark.parametrize("changes", WRONG)
 def test_schema_and_models_refuse_the_same_values(changes: dict[str, Any]) -> None:
     raw = document(changes)
     with pytest.raises(Exception, match="problem"):
