@@ -3,6 +3,7 @@
 Owns the fields, their defaults and their bounds. Does not own a job's fields (`asyncppo.api`).
 """
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,19 +13,21 @@ from pydantic import Field, ValidationError
 from asyncppo.api.base import ApiModel
 from asyncppo_operator.errors import SettingsError
 
+TAG = version("asyncppo")
+"""Images are released with the package, under its version."""
 Seconds = Annotated[float, Field(gt=0.0, le=86400.0)]
 
 
 class Images(ApiModel):
     """Images of the roles where a job names none; pinned in the job when it is accepted, so an upgrade disturbs no job."""
 
-    learner: str = "asyncppo/learner:0.1.0"
+    learner: str = f"asyncppo/learner:{TAG}"
     """The learner's image."""
-    rollout: str = "asyncppo/rollout:0.1.0"
+    rollout: str = f"asyncppo/rollout:{TAG}"
     """The image of rollout workers with the built-in engine."""
-    rollout_vllm: str = "asyncppo/rollout-vllm:0.1.0"
+    rollout_vllm: str = f"asyncppo/rollout-vllm:{TAG}"
     """The image of rollout workers whose engine is vLLM."""
-    old_logit: str = "asyncppo/old-logit:0.1.0"
+    old_logit: str = f"asyncppo/old-logit:{TAG}"
     """The old-logit workers' image."""
     pull_policy: str = "IfNotPresent"
     """imagePullPolicy of all of them."""

@@ -13,7 +13,7 @@ from tests.cluster.kubernetes import ROOT
 
 from asyncppo_operator.kinds import LEASE
 from asyncppo_operator.rights import needed
-from asyncppo_operator.settings import load
+from asyncppo_operator.settings import TAG, load
 
 CHART = ROOT / "charts" / "asyncppo"
 MONITORING = ("ServiceMonitor", "PodMonitor", "PrometheusRule")
@@ -87,8 +87,8 @@ def test_the_configuration_is_one_the_operator_reads(tmp_path: Path) -> None:
     settings = load(file)
     assert settings.timing.poll_seconds == 2
     assert settings.images.learner == "asyncppo/learner:7"
-    assert settings.images.rollout == "asyncppo/rollout:0.1.0"
-    assert settings.images.rollout_vllm == "asyncppo/rollout-vllm:0.1.0"
+    assert settings.images.rollout == f"asyncppo/rollout:{TAG}"
+    assert settings.images.rollout_vllm == f"asyncppo/rollout-vllm:{TAG}"
     assert (settings.namespace, settings.workers, settings.lease.name) == ("system", 3, "test-asyncppo")
     pods = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
     assert settings.network_policy.operator_labels.items() <= pods.items()
