@@ -12,10 +12,10 @@ from asyncppo.api.manifest import parse_manifest
 IDENTITY = ("name", "namespace", "uid")
 
 
-def validated(raw: Mapping[str, Any], *, allow_unbuilt: bool = False) -> AsyncPPOJob:
+def validated(raw: Mapping[str, Any], *, lenient: bool = False) -> AsyncPPOJob:
     """The job. ManifestError, a UserError, with every mistake: path, what was found, what is allowed, what to do.
 
-    allow_unbuilt: for a job that was accepted earlier, by an operator that did not refuse yet what no program does.
+    lenient: for a job that was accepted earlier, maybe by an operator that refused less.
     """
     metadata = raw.get("metadata") or {}
     document = {
@@ -24,6 +24,4 @@ def validated(raw: Mapping[str, Any], *, allow_unbuilt: bool = False) -> AsyncPP
         "metadata": {key: metadata[key] for key in IDENTITY if key in metadata},
         "spec": raw.get("spec"),
     }
-    return parse_manifest(
-        {key: value for key, value in document.items() if value is not None}, "spec", allow_unbuilt=allow_unbuilt
-    )
+    return parse_manifest({key: value for key, value in document.items() if value is not None}, "spec", lenient=lenient)

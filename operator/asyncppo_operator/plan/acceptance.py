@@ -79,7 +79,7 @@ def _with_spec(job: AsyncPPOJob, spec: Spec) -> AsyncPPOJob:
     earlier = not_built(_dump(job))
     if problems := [problem for problem in not_built(spec) if problem not in earlier]:
         raise ManifestError("spec", problems)
-    return validated(document, allow_unbuilt=True)
+    return validated(document, lenient=True)
 
 
 def _pinned(job: AsyncPPOJob, before: AsyncPPOJob | None, settings: Settings) -> AsyncPPOJob:

@@ -13,7 +13,7 @@ import yaml
 from asyncppo.api.changes import transition_rules
 from asyncppo.api.generated import generated_file_main
 from asyncppo.api.implemented import not_built_rules
-from asyncppo.api.job import GROUP, KIND, NAME_PATTERN, NAME_RULE, PLURAL, SHORT_NAME, VERSION, ObjectMeta
+from asyncppo.api.job import GROUP, KIND, NAME_PATTERN, NAME_REMEDY, NAME_RULE, PLURAL, SHORT_NAME, VERSION, ObjectMeta
 from asyncppo.api.rules import RULES, Rule
 from asyncppo.api.schema import Schema, at, spec_schema, structural, with_defaults
 from asyncppo.api.status import JobStatus
@@ -99,7 +99,7 @@ def _object_schema() -> Schema:
                 # Asked of new jobs alone: names do not change, and one made under an older definition must still be editable.
                 "rule": f"oldSelf.hasValue() || self.metadata.name.matches('{NAME_PATTERN}')",
                 "optionalOldSelf": True,
-                "message": f"allowed: {NAME_RULE}; give the job another name",
+                "message": f"allowed: {NAME_RULE}; {NAME_REMEDY}",
                 "fieldPath": ".metadata.name",
             }
         ],

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     from asyncppo.estimate.words import assumptions, table
     from asyncppo.estimate.workload import Known, workload
 
-    job = load_manifest(arguments.manifest, allow_unbuilt=True)
+    job = load_manifest(arguments.manifest, lenient=True)
     sweep = parse_sweep(arguments.sweep) if arguments.sweep is not None else None
     known = Known(arguments.parameters, arguments.tokens, arguments.tool_seconds)
     measured: Speeds | None = None
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         jobs: list[tuple[Any, Any]] = [(None, job)]
     else:
         jobs = [
-            (v, with_fields(job, {sweep.path: v}, f"{arguments.manifest} with {sweep.path} {v}", allow_unbuilt=True))
+            (v, with_fields(job, {sweep.path: v}, f"{arguments.manifest} with {sweep.path} {v}", lenient=True))
             for v in sweep.values
         ]
     found, blocks, plain = [], [], []
