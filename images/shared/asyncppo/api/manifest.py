@@ -126,10 +126,10 @@ def _problem(detail: ErrorDetails) -> Problem:
 def _unfit_name(metadata: Any) -> list[Problem]:
     """A name that fits the schema, which also holds for jobs of earlier releases, and still no Service."""
     name = metadata.get("name") if isinstance(metadata, dict) else None
-    fits = isinstance(name, str) and re.fullmatch(
-        job_schema()["properties"]["metadata"]["properties"]["name"]["pattern"], name
-    )
-    return [_name_problem(name)] if fits and not re.fullmatch(NAME_PATTERN, name) else []
+    pattern = job_schema()["properties"]["metadata"]["properties"]["name"]["pattern"]
+    if not isinstance(name, str) or not re.fullmatch(pattern, name) or re.fullmatch(NAME_PATTERN, name):
+        return []
+    return [_name_problem(name)]
 
 
 def _name_problem(name: str) -> Problem:
