@@ -92,6 +92,14 @@ def test_a_default_left_to_the_fields_below_is_refused_where_a_rule_reads_them()
     assert set(defaults_refused(bare)) >= {"sampling", "algorithm.discrepancy", "rollout.engine"}
 
 
+def test_the_definition_that_a_real_server_refused_is_refused_here_for_the_same_defaults() -> None:
+    earlier = yaml.safe_load(
+        (repository_root() / "tests" / "crd" / "earlier-definition.yaml").read_text(encoding="utf-8")
+    )
+    spec = earlier["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    assert set(defaults_refused(spec)) == {"sampling", "algorithm.discrepancy", "rollout.engine"}
+
+
 def test_defaults_filled_in_are_the_models_defaults() -> None:
     parsed = AsyncPPOJobSpec.model_validate(SPEC).model_dump(mode="json", by_alias=True)
     assert AsyncPPOJobSpec.model_validate(stored()) == AsyncPPOJobSpec.model_validate(SPEC)
