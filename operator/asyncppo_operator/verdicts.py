@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from asyncppo.api.status import Phase
 from asyncppo.report.measures import LearnerStatus, LedgerTotals
+from asyncppo.sync.limits import SyncLimits
 from asyncppo_operator.conditions import Condition, Kind, condition
 from asyncppo_operator.memory import FINAL
 from asyncppo_operator.names import Role
@@ -135,9 +136,9 @@ def _sync(seen: Situation) -> Condition:
     if learner is None:
         return condition(Kind.SYNC_HEALTHY, None, "NoLearner", "syncs begin when the learner answers")
     ready = ready_members(learner)
-    least = min(seen.spec.weight_sync.min_ready, seen.spec.rollout.replicas)
+    least = SyncLimits.of(seen.spec).min_ready if seen.spec.rollout.replicas else 0  # scaled to 0 on purpose
     if ready < least and learner.update > 0:
-        text = f"{ready} rollouts are members, weightSync.minReady is {least}: no sync begins"
+        text = f"{ready} rollouts are members, a sync needs {least} (weightSync.minReady, at most rollout.replicas)"
         return condition(Kind.SYNC_HEALTHY, False, "TooFewRollouts", text)
     if seen.sync.error:
         return condition(Kind.SYNC_HEALTHY, False, "SyncFailing", seen.sync.error)

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from asyncppo.api.changes import CHANGEABLE, changes_refused
+from asyncppo.api.implemented import not_built
 from asyncppo.api.job import AsyncPPOJob
+from asyncppo.api.problems import ManifestError
 from asyncppo.errors import UserError
 from asyncppo.estimate.choice import reason as choice_reason
 from asyncppo.estimate.choice import settled
@@ -71,9 +73,13 @@ def _dump(job: AsyncPPOJob) -> Spec:
 
 
 def _with_spec(job: AsyncPPOJob, spec: Spec) -> AsyncPPOJob:
-    """The same job with another spec. UserError when it is not valid."""
+    """The same job with another spec. UserError when it is not valid, or has more than the job that no program does yet."""
     metadata = job.metadata.model_dump(mode="json", by_alias=True)
-    return validated({"apiVersion": job.api_version, "kind": job.kind, "metadata": metadata, "spec": spec})
+    document = {"apiVersion": job.api_version, "kind": job.kind, "metadata": metadata, "spec": spec}
+    earlier = not_built(_dump(job))
+    if problems := [problem for problem in not_built(spec) if problem not in earlier]:
+        raise ManifestError("spec", problems)
+    return validated(document, lenient=True)
 
 
 def _pinned(job: AsyncPPOJob, before: AsyncPPOJob | None, settings: Settings) -> AsyncPPOJob:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.unit.operator.builders import SETTINGS, raw_job
 
 from asyncppo.api.job import AsyncPPOJob
+from asyncppo.api.roles import Resources
 from asyncppo_operator.plan.acceptance import accept
 from asyncppo_operator.settings import Images, Settings
 
@@ -52,6 +53,39 @@ def test_what_is_not_built_is_refused() -> None:
     made = accept(raw_job(oldLogits={"strategy": "Interruption"}, weightSync={"transport": "NCCL"}), None, SETTINGS)
     assert made.reason == "InvalidSpec"
     assert "not implemented yet" in made.message
+
+
+def test_a_job_accepted_before_a_refusal_was_known_runs_on_and_says_so() -> None:
+    """After an upgrade of the operator: the learner has GPUs, which are refused now."""
+    gpus = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
+    plain = accepted()
+    before = plain.model_copy(
+        update={
+            "spec": plain.spec.model_copy(
+                update={
+                    "learner": plain.spec.learner.model_copy(
+                        update={"resources": Resources(limits={"nvidia.com/gpu": 1})}
+                    )
+                }
+            )
+        }
+    )
+    made = accept(raw_job(learner=gpus), before, SETTINGS)
+    assert (made.reason, made.job) == ("InvalidSpec", before)
+    assert "not implemented yet" in made.message
+    scaled = accept(raw_job(learner=gpus, rollout={"replicas": 5}, suspend=True), before, SETTINGS).job
+    assert scaled is not None
+    assert (scaled.spec.rollout.replicas, scaled.spec.suspend) == (5, True)
+    mended = accept(raw_job(), before, SETTINGS)
+    assert (mended.reason, mended.job) == ("Accepted", plain)
+
+
+def test_a_running_job_gets_no_devices_that_nothing_uses() -> None:
+    made = accept(raw_job(learner={"resources": {"limits": {"nvidia.com/gpu": 1}}}), accepted(), SETTINGS)
+    assert made.reason == "InvalidSpec"
+    assert made.job == accepted()
+    overlay = {"spec": {"containers": [{"name": "learner", "resources": {"limits": {"amd.com/gpu": 1}}}]}}
+    assert accept(raw_job(learner={"template": overlay}), accepted(), SETTINGS).job == accepted()
 
 
 def test_a_running_job_can_be_scaled_and_suspended() -> None:

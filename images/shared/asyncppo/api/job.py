@@ -29,6 +29,17 @@ PLURAL = "asyncppojobs"
 SHORT_NAME = "appo"
 
 
+NAME_LENGTH = 52
+NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+"""What Services can be called. Asked of new jobs: the schema lets a digit come first, as earlier releases did, so that a job that is there
+can be read, edited and deleted."""
+NAME_RULE = (
+    f"at most {NAME_LENGTH} lower-case letters, digits and dashes, a letter first and no dash at the end: "
+    "Services and pods are named after the job"
+)
+NAME_REMEDY = "give the job another name"
+
+
 class AsyncPPOJobSpec(ApiModel):
     """One asynchronous PPO training run."""
 
@@ -76,8 +87,8 @@ class ObjectMeta(ApiModel):
         "json_schema_extra": {"x-kubernetes-preserve-unknown-fields": True},
     }
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=52)]
-    """The job's name: lower-case letters, digits and dashes, at most 52."""
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=NAME_LENGTH)]
+    """The job's name: lower-case letters, digits and dashes, a letter first, at most 52."""
     namespace: str = "default"
     """The job's namespace."""
     uid: str = ""

@@ -226,16 +226,6 @@ RULES: tuple[Rule, ...] = (
         cel="self.oldLogits.strategy == 'Auto' || (self.oldLogits.strategy == 'Dedicated') == (self.oldLogit.replicas >= 1)",
     ),
     Rule(
-        name="ReachableMinReady",
-        path="weightSync.minReady",
-        reads=("weightSync.minReady", "rollout.replicas"),
-        holds=lambda spec: spec.rollout.replicas == 0 or spec.weight_sync.min_ready <= spec.rollout.replicas,
-        message="minReady exceeds rollout.replicas: no sync could ever begin",
-        remedy="lower minReady or raise replicas (0 replicas pause sampling whatever minReady is)",
-        node="",
-        cel="self.rollout.replicas == 0 || self.weightSync.minReady <= self.rollout.replicas",
-    ),
-    Rule(
         name="TensorParallelVLLM",
         path="rollout.engine.tensorParallel",
         reads=("rollout.engine.type", "rollout.engine.tensorParallel"),

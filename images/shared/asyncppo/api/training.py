@@ -72,7 +72,7 @@ class EnvironmentSpec(ApiModel):
     """`module:Class` of a Custom environment."""
     parameters: Parameters = {}
     """Handed to the environment as it is."""
-    max_turns: PositiveInt = 16
+    max_turns: Annotated[int, Field(ge=1, le=1 << 20)] = 16
     """An episode that reaches this many model turns is ended."""
     step_timeout_seconds: PositiveFloat = 60.0
     """A reset or step that takes longer ends the episode; its trajectory is discarded as `environment_timeout`."""
@@ -92,9 +92,9 @@ class SamplingSpec(ApiModel):
     """Divides the logits, in the engine and in the trainer alike."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Nucleus sampling: the smallest set of tokens whose probabilities reach this; 1 samples from all."""
-    max_tokens: PositiveInt = 16
+    max_tokens: Annotated[int, Field(ge=1, le=1 << 24)] = 16
     """Most tokens the model may say in one turn."""
-    context_length: PositiveInt = 256
+    context_length: Annotated[int, Field(ge=1, le=1 << 24)] = 256
     """Most tokens of a whole trajectory."""
     overlong: Overlong = Overlong.TRUNCATE
     """Truncate: the episode ends there with the reward it has. Discard: the trajectory is discarded as `overlong`."""
