@@ -17,6 +17,7 @@ from asyncppo.local.outcome import Outcome
 from asyncppo.report.history import read_history
 from asyncppo.report.measures import Summary
 from asyncppo.report.picture import Reference, draw
+from asyncppo.report.remarks import unlearnt
 from asyncppo.report.summary import encode_summary, summarize
 from asyncppo.report.wording import duration
 from asyncppo.report.words import render_summary
@@ -61,6 +62,8 @@ def tell(console: Console, summary: Summary, folder: RunFolder, outcome: Outcome
             console.print(Text(f"  | {line}"), soft_wrap=True)
     if summary.updates:
         console.print(Padding(render_summary(summary), (1, 0, 1, 2)))
+    for note in [*summary.notes, *([nothing] if (nothing := unlearnt(summary.learning)) else [])]:
+        console.print(Text(f"Note: {note}", style="yellow"), soft_wrap=True)
     if summary.strategy_reason:
         console.print(Text(summary.strategy_reason), soft_wrap=True)
     console.print(_files(folder))
