@@ -231,6 +231,7 @@ class LearnerProgram:
             try:
                 if await ledger(Ledger.expire, time.monotonic()):
                     changed.ring()
+                await ledger(Ledger.forget, time.monotonic())
             except LedgerStorageError as error:
                 training.fail(LearnerError(str(error)))
             await board.refresh()

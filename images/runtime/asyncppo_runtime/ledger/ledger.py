@@ -18,6 +18,7 @@ from asyncppo.wire.membership import Member, MemberState
 from asyncppo.wire.versions import Canary, VersionRecord
 from asyncppo_runtime.ledger import (
     checkpoints,
+    counters,
     epochs,
     failures,
     groups,
@@ -289,6 +290,16 @@ class Ledger(LedgerReader):
         `sample_every`-th group, at most `limit` groups a call. Rows and counters stay. Returns the number of groups."""
         with self._db.transaction():
             return pruning.prune(self._db, sample_every, limit, now)
+
+    def forget(self, now: float, *, keep: int = 1024, limit: int = 256) -> int:
+        """Delete the rows of groups that were discarded long ago, the newest `keep` excepted, at most `limit` groups a call; counters
+        stay. Returns the number of groups. Costs nothing while there are few."""
+        counts = self._db.counters
+        discarded = counts.value(counters.GROUPS + groups.DISCARDED) - counts.value(counters.FORGOTTEN_GROUPS)
+        if discarded < keep + limit:
+            return 0
+        with self._db.transaction():
+            return pruning.forget(self._db, keep, limit, now)
 
     def _counts(self) -> Mapping[str, int]:
         return self._db.counters.snapshot()
