@@ -1,5 +1,6 @@
 """A ledger that holds what no step survives, written before it was judged at the door: it is discarded at the next start."""
 
+import numpy as np
 from msgspec import structs
 from tests.unit.ledger.builders import Job, trajectory
 
@@ -50,6 +51,18 @@ def test_poison_that_waits_is_discarded_with_its_reason(job: Job) -> None:
     assert job.ledger.impose(LIMITS, FAIL_AFTER, 2.0) == [], "once is enough"
     job.ledger.receive(sender, [finished], 3.0)
     assert job.ledger.totals().waiting == 1
+    job.check()
+
+
+def test_log_probs_that_float32_cannot_hold_are_found(job: Job) -> None:
+    """Finite, so that an older door let them in; minus infinity for the loss."""
+    sender = job.member()
+    leases = job.grant(sender, 2)
+    job.ledger.receive(sender, [trajectory(lease) for lease in leases], 0.0)
+    blob = np.asarray([-0.1, -1e39, -0.1], "<f8").tobytes()
+    job.ledger._db.connection.execute("UPDATE segments SET behavior = ? WHERE lease_id = 1", (blob,))
+    assert [(one.lease_id, one.reason) for one in job.ledger.impose(LIMITS, FAIL_AFTER, 1.0)] == [(1, "malformed")]
+    assert job.ledger.totals().discarded == {"malformed": 1}
     job.check()
 
 

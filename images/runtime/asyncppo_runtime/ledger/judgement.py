@@ -17,6 +17,8 @@ from asyncppo_runtime.ledger.records import Limits, Reason
 ENVIRONMENT_ENDINGS = {"environment_timeout": Reason.ENVIRONMENT_TIMEOUT, "environment_error": Reason.ENVIRONMENT_ERROR}
 OVERLONG_ENDING = "overlong"
 UNLIMITED = Limits()
+LOWEST_LOGPROB, HIGHEST_LOGPROB = -1e6, 1.0
+"""What float32 carries through a loss, and more than any engine's rounding or mask makes of a log-prob. NaN is not between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +126,13 @@ def malformation(trajectory: Trajectory, spans: Iterable[Span]) -> str:
     """What is wrong with the shape of an upload; '' if nothing.
 
     spans: of this upload and of what is recorded of its lease. By index they lie in order inside the ids with ascending
-    versions; each segment has one finite log-prob per token; a finished trajectory lacks no index.
+    versions; each segment has one log-prob per token, within the bounds; a finished trajectory lacks no index.
     """
     for segment in trajectory.segments:
         if len(segment.logprobs) != segment.tokens:
             return f"segment {segment.index} has {segment.tokens} tokens and {len(segment.logprobs)} log-probs"
-        if not all(map(math.isfinite, segment.logprobs)):
-            return f"segment {segment.index} has a log-prob that is not finite"
+        if not all(LOWEST_LOGPROB <= value <= HIGHEST_LOGPROB for value in segment.logprobs):
+            return f"segment {segment.index} has a log-prob that is none (not between {LOWEST_LOGPROB:g} and 0)"
     return _disorder(trajectory, sorted(spans, key=lambda span: span.index))
 
 

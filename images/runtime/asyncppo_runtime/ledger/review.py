@@ -6,10 +6,12 @@ row for): each start would end where the one before did. It is discarded with it
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from asyncppo_runtime.ledger import fates, groups
 from asyncppo_runtime.ledger.database import Database
 from asyncppo_runtime.ledger.inspection import BODY
-from asyncppo_runtime.ledger.judgement import reward_breach, token_breach
+from asyncppo_runtime.ledger.judgement import HIGHEST_LOGPROB, LOWEST_LOGPROB, reward_breach, token_breach
 from asyncppo_runtime.ledger.records import Fate, LeaseState, LedgerSettings, Reason
 
 
@@ -41,6 +43,8 @@ def review(db: Database, settings: LedgerSettings, now: float) -> list[Poison]:
             body = None if reason else db.row("SELECT body FROM bodies WHERE lease_id = ?", lease_id)
             if body is not None:
                 reason, detail = token_breach(length, BODY.decode(body[0]).token_ids, limits)
+        if not reason and (detail := _logprob_breach(db, lease_id)):
+            reason = Reason.MALFORMED
         if reason:
             found.append(Poison(lease_id, reason, detail))
     for reason in sorted({poison.reason for poison in found}):
@@ -50,3 +54,11 @@ def review(db: Database, settings: LedgerSettings, now: float) -> list[Poison]:
     for poison in found:
         db.event(now, "discarded_on_review", poison.lease_id, f"{poison.reason}: {poison.detail}")
     return found
+
+
+def _logprob_breach(db: Database, lease_id: int) -> str:
+    for index, behavior in db.rows("SELECT position, behavior FROM segments WHERE lease_id = ?", lease_id):
+        values = np.frombuffer(behavior or b"", "<f8")
+        if not ((values >= LOWEST_LOGPROB) & (values <= HIGHEST_LOGPROB)).all():
+            return f"segment {index} has a log-prob that is none"
+    return ""
