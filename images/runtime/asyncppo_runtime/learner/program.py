@@ -251,9 +251,9 @@ def _notes(poison: list[Poison], schedule: str) -> list[str]:
     notes = []
     if poison:
         first = poison[0]
-        several = f"{len(poison)} trajectories" if len(poison) > 1 else "1 trajectory"
+        several, were = (f"{len(poison)} trajectories", "were") if len(poison) > 1 else ("1 trajectory", "was")
         notes.append(
-            f"{several} of the ledger could not have been trained on and were discarded at this start; the first, "
+            f"{several} of the ledger could not have been trained on and {were} discarded at this start; the first, "
             f"{first.lease_id}, as {first.reason}: {first.detail}"
         )
     if schedule:
