@@ -11,9 +11,12 @@ from asyncppo_runtime.environments.interface import Observation, Turn
 class World:
     """One turn. fault: what is wrong with each episode."""
 
+    made = 0
+
     def __init__(self, **parameters: Any) -> None:
+        World.made += 1
         self.fault = parameters["fault"]
-        if self.fault == "constructor":
+        if self.fault == "constructor" and World.made > 1:  # the first is made to try the parameters
             Path("/nowhere/rules.txt").read_text()
 
     @classmethod
