@@ -106,16 +106,16 @@ def test_the_door_refuses_what_no_step_survives(job: Job, changes: dict[str, obj
     job.check()
 
 
-def test_a_partial_one_is_judged_too(job: Job) -> None:
+def test_a_partial_one_is_refused_and_what_was_recorded_before_stands(job: Job) -> None:
     sender = job.member()
-    (lease,) = job.grant(sender, 1)
-    fine = trajectory(lease, finished=False)
-    job.ledger.receive(sender, [fine], 1.0)
     job.ledger.impose(Limits(vocabulary=50), FAIL_AFTER, 0.0)
+    (lease,) = job.grant(sender, 1)
+    job.ledger.receive(sender, [trajectory(lease, finished=False)], 1.0)
     worse = structs.replace(trajectory(lease, [0, 0], finished=False), token_ids=[1, 10, 10, 10, 1, 99, 99, 99])
     found = job.ledger.receive(sender, [worse], 1.0)
     assert [refusal.reason for refusal in found.reply.refused] == ["token_out_of_vocabulary"]
-    assert job.ledger.unscored() == [], "nothing of it is scored"
+    assert found.failures == FailureRun()
+    assert [(item.start, item.end) for item in job.ledger.unscored()] == [(1, 4)]
     job.check()
 
 

@@ -242,15 +242,10 @@ def _draft_finish(settings: LedgerSettings, draft: _Draft, lease: _Lease, trajec
 
 def _turn_away(db: Database, draft: _Draft, lease: _Lease, trajectory: Trajectory, reason: str, detail: str) -> None:
     """Nothing of this upload is kept but that it came. A finished one is discarded with its reason and counts as a loss of its place:
-    refused alone, its lease would be given back and granted again for ever. What is recorded of a partial one is spoiled."""
+    refused alone, its lease would be given back and granted again for ever. A partial one changes nothing."""
     lease_id = trajectory.lease_id
     _refuse(db, draft, lease_id, -1, reason)
-    if lease.state != LeaseState.IN_FLIGHT:
-        return
-    if not trajectory.finished:
-        if not lease.spoiled:
-            lease.spoiled = reason
-            draft.spoiled.setdefault(reason, []).append(lease_id)
+    if lease.state != LeaseState.IN_FLIGHT or not trajectory.finished:
         return
     lease.state, lease.digest = LeaseState.RECEIVED, TURNED_AWAY
     draft.finished[lease_id] = msgspec.structs.replace(trajectory, token_ids=[], segments=[])
