@@ -111,18 +111,26 @@ def _owned(job: AsyncPPOJob, manifest: Object) -> Object:
     """In the job's namespace and owned by it, so that deleting the job deletes it; a retained volume is nobody's."""
     metadata: Object = {**manifest["metadata"], "namespace": job.metadata.namespace}
     metadata["labels"] = {**metadata["labels"], names.LABEL_UID: job.metadata.uid}
-    if not (manifest["kind"] == "PersistentVolumeClaim" and job.spec.learner.retain_storage):
-        metadata["ownerReferences"] = [
-            {
-                "apiVersion": API_VERSION,
-                "kind": KIND,
-                "name": job.metadata.name,
-                "uid": job.metadata.uid,
-                "controller": True,
-                "blockOwnerDeletion": False,
-            }
-        ]
+    owners = storage_owners(job) if manifest["kind"] == "PersistentVolumeClaim" else [_owner(job)]
+    if owners:
+        metadata["ownerReferences"] = owners
     return {**manifest, "metadata": metadata}
+
+
+def storage_owners(job: AsyncPPOJob) -> list[Object]:
+    """The owners of the learner's volume: the job, or none, so that it stays when the job goes."""
+    return [] if job.spec.learner.retain_storage else [_owner(job)]
+
+
+def _owner(job: AsyncPPOJob) -> Object:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": job.metadata.name,
+        "uid": job.metadata.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
 
 
 def _outdated(job: AsyncPPOJob, pods: Sequence[PodView]) -> list[str]:

@@ -90,6 +90,7 @@ def _candidates(node: Schema) -> Iterator[Any]:
     elif node["type"] == "string":
         yield from ("one", "two")
     elif "additionalProperties" in node:
-        yield from ({"cpu": 1}, {"cpu": 2})
+        amounts = ("1", "2") if node["additionalProperties"].get("type") == "string" else (1, 2)
+        yield from ({"cpu": amount} for amount in amounts)
     else:
         yield from ({"one": 1}, {"two": [2.5, None]})

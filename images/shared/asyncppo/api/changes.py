@@ -17,6 +17,8 @@ CHANGEABLE: tuple[str, ...] = (
     "suspend",
     "activeDeadlineSeconds",
     "backoffLimit",
+    "labels",
+    "annotations",
     "ttlSecondsAfterFinished",
     "algorithm.updates",
     "optimizer.microBatchTokens",
@@ -77,6 +79,21 @@ def changes_refused(old: AsyncPPOJobSpec, new: AsyncPPOJobSpec) -> list[Problem]
         what = f"{_UPWARDS_MESSAGE} (was {old.algorithm.updates}, now {new.algorithm.updates})"
         problems.append(Problem(f"spec.{ONLY_UPWARDS}", what, _REMEDY))
     return problems
+
+
+def paths_changed(old: AsyncPPOJobSpec, new: AsyncPPOJobSpec) -> list[str]:
+    """Every field in which the two differ, as a dotted path below `spec`; a map or list of the user's own counts as one field."""
+    return sorted(_leaves_changed(spec_schema(), _dump(old), _dump(new), ""))
+
+
+def _leaves_changed(node: Schema, was: Any, now: Any, path: str) -> Iterator[str]:
+    if was == now:
+        return
+    if "properties" not in node or not isinstance(was, dict) or not isinstance(now, dict):
+        yield path
+        return
+    for name, child in node["properties"].items():
+        yield from _leaves_changed(child, was.get(name), now.get(name), f"{path}.{name}".removeprefix("."))
 
 
 def job_fingerprint(spec: AsyncPPOJobSpec) -> str:
