@@ -1,7 +1,7 @@
 """Events on jobs, as `kubectl describe` shows them.
 
-Owns their form: the name is made of what is said or what it is about, so that the same said again is counted, not repeated. Does not own what is worth
-saying (`conditions.py`).
+Owns their form: the name is made of what is said, or of what it is about, so that the same said again is counted, not repeated. Does
+not own what is worth saying (`conditions.py`).
 """
 
 import hashlib

@@ -304,7 +304,10 @@ class JobLoop:
     async def _do(self, job: AsyncPPOJob, decision: Decision) -> None:
         """Carry out the plan. What an end asks for waits for the next turn: its status is stored by then."""
         children, afresh = self._tools.children, self._builds and self._due_afresh()
-        observed = Observed(children.pods(self.key), secrets.token_urlsafe(32), self._tools.facts)
+        own_labels = self.raw["metadata"].get("labels") or {}
+        observed = Observed(
+            children.pods(self.key), secrets.token_urlsafe(32), labels=own_labels, facts=self._tools.facts
+        )
         wanted = plan(job, decision.target, observed, self._tools.settings)
         if not (self._builds or self._built):
             # nothing of what is there was compared yet by this operator: that is for a builder

@@ -7,10 +7,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from asyncppo.api.base import ApiModel
+from asyncppo.api.labels import Annotations, Labels, may_be_set
 from asyncppo_operator.errors import SettingsError
+
+
+def _may_be_set(found: dict[str, str]) -> dict[str, str]:
+    if not may_be_set(found):
+        raise ValueError("each name must be one that Kubernetes takes, and none of the operator's own")
+    return found
+
 
 Seconds = Annotated[float, Field(gt=0.0, le=86400.0)]
 
@@ -88,6 +96,10 @@ class Settings(ApiModel):
     """Namespaces to watch; none: the whole cluster."""
     images: Images = Images()
     """Default images."""
+    labels: Annotated[Labels, AfterValidator(_may_be_set)] = {}
+    """Labels of everything that is made for jobs."""
+    annotations: Annotated[Annotations, AfterValidator(_may_be_set)] = {}
+    """Annotations of everything that is made for jobs."""
     network_policy: NetworkPolicySettings = NetworkPolicySettings()
     """Network policies of jobs."""
     timing: Timing = Timing()

@@ -1,6 +1,7 @@
 """Which spec runs: the one in the job if it is valid, and for a running job only what may change while it runs.
 
-Owns what becomes of a refused edit, which edits a finished job still follows, and the pinning of images. Does not own what makes a spec valid nor what may change
+Owns what becomes of a refused edit, which edits a finished job still follows, and the pinning of images. Does not own what makes a
+spec valid nor what may change
 (`asyncppo.api`). A job edited to something invalid or immutable keeps running on what was accepted, and says so.
 """
 

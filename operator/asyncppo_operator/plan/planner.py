@@ -14,6 +14,7 @@ from asyncppo_operator import names
 from asyncppo_operator.names import Role
 from asyncppo_operator.plan import identity, workloads
 from asyncppo_operator.plan.lifecycle import Target
+from asyncppo_operator.plan.marks import marked, marks
 from asyncppo_operator.plan.pods import Object, template_hash
 from asyncppo_operator.settings import Settings
 from asyncppo_operator.views import PodView
@@ -51,10 +52,11 @@ class Facts:
 
 @dataclass(frozen=True)
 class Observed:
-    """What is there of a job: its pods, and the token drawn for it should it have none yet."""
+    """What is there of a job: its pods, the labels in its metadata, and the token drawn for it should it have none yet."""
 
     pods: Sequence[PodView] = ()
     token: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
 
 
@@ -91,9 +93,10 @@ def plan(job: AsyncPPOJob, target: Target, observed: Observed, settings: Setting
         objects.append(workloads.service(job, role))
         objects.append(workloads.disruption_budget(job, role, observed.facts.budget_api))
         objects.append(workloads.stateful_set(job, role, count, settings))
+    carried = marks(job, observed.labels, settings)
     return Plan(
-        apply=[_owned(job, manifest) for manifest in objects],
-        once=[_owned(job, identity.token_secret(job, observed.token))],
+        apply=[marked(_owned(job, manifest), carried) for manifest in objects],
+        once=[marked(_owned(job, identity.token_secret(job, observed.token)), carried)],
         restart=_outdated(job, observed.pods) if target is Target.RUN else (),
     )
 
