@@ -49,8 +49,17 @@ class NetworkPolicySettings(ApiModel):
     """Where the operator runs."""
     operator_labels: dict[str, str] = {"app.kubernetes.io/name": "asyncppo-operator"}
     """The operator's pod labels."""
-    scrape_from: list[dict[str, Any]] = [{"namespaceSelector": {}}]
-    """NetworkPolicyPeers that may reach the pods' port to scrape /metrics; control calls need the token all the same."""
+    scrape_from: list[dict[str, Any]] = []
+    """NetworkPolicyPeers that may reach the pods' metrics port to scrape it; none: nobody but the operator reaches a job."""
+
+
+class TemplateSettings(ApiModel):
+    """What the templates of jobs may reach; admission policies of the cluster can say the same, and more."""
+
+    confine: bool = False
+    """Refuse templates that reach the node, another account, a Secret that is not listed, or root."""
+    secrets: list[str] = []
+    """Names of Secrets that confined templates may use."""
 
 
 class Timing(ApiModel):
@@ -102,6 +111,8 @@ class Settings(ApiModel):
     """Annotations of everything that is made for jobs."""
     network_policy: NetworkPolicySettings = NetworkPolicySettings()
     """Network policies of jobs."""
+    templates: TemplateSettings = TemplateSettings()
+    """What templates may reach."""
     timing: Timing = Timing()
     """Periods and limits."""
     lease: LeaseSettings = LeaseSettings()

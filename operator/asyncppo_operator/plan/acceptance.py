@@ -12,11 +12,13 @@ from typing import Any
 
 from asyncppo.api.changes import CHANGEABLE, changes_refused, paths_changed
 from asyncppo.api.job import AsyncPPOJob
+from asyncppo.api.problems import Problem
 from asyncppo.api.status import Phase
 from asyncppo.errors import UserError
 from asyncppo.estimate.choice import reason as choice_reason
 from asyncppo.estimate.choice import settled
 from asyncppo_operator.names import Role
+from asyncppo_operator.plan.confinement import annotation_problems, template_problems
 from asyncppo_operator.plan.pods import default_image, role_spec
 from asyncppo_operator.settings import Settings
 from asyncppo_operator.validation import validated
@@ -40,7 +42,8 @@ class Ended:
 
 @dataclass(frozen=True)
 class Acceptance:
-    """job: what runs; None when nothing valid was ever given. reason: Accepted, InvalidSpec, ImmutableField or JobFinished.
+    """job: what runs; None when nothing valid was ever given. reason: Accepted, InvalidSpec, ImmutableField, TemplateNotAllowed or
+    JobFinished.
 
     choice: why strategy Auto took what runs; "" for any other strategy.
     """
@@ -65,27 +68,30 @@ def accept(
         asked = validated(raw)
         wanted = _pinned(settled(asked, before), before, settings)
     except UserError as error:
-        kept = None if before is None else _with_fields(before, raw, settings, fields)
+        kept = _kept(before, raw, settings, fields, ended)
         return Acceptance(kept, "InvalidSpec", str(error))
     choice = choice_reason(asked, before)
+    confined = "; ".join(str(problem) for problem in _template_problems(wanted, settings))
+    if confined and ended is None:
+        return Acceptance(_kept(before, raw, settings, fields, ended), "TemplateNotAllowed", confined, choice)
     if before is None:
         return Acceptance(wanted, "Accepted", "the spec is valid", choice)
     refused = changes_refused(before.spec, wanted.spec)
     if refused:
         text = "; ".join(str(problem) for problem in refused)
         stays = "the job runs on as it was" if ended is None else "the job, which is over, stays as it was"
-        return Acceptance(
-            _with_fields(before, raw, settings, fields), "ImmutableField", f"{text}. Until then {stays}", choice
-        )
+        kept = _kept(before, raw, settings, fields, ended)
+        return Acceptance(kept, "ImmutableField", f"{text}. Until then {stays}", choice)
     if ended is not None:
+        if confined and continues(wanted, before, ended):
+            return Acceptance(before, "TemplateNotAllowed", confined, choice)
         return _after_the_end(wanted, before, _with_fields(before, raw, settings, fields), ended, choice)
     return Acceptance(wanted, "Accepted", "the spec is valid", choice)
 
 
 def _after_the_end(wanted: AsyncPPOJob, ran: AsyncPPOJob, kept: AsyncPPOJob, ended: Ended, choice: str) -> Acceptance:
     """What becomes of an edit of a job that is over. `ran`: as it ended. `kept`: with the fields that it still follows."""
-    more = wanted.spec.algorithm.updates > ran.spec.algorithm.updates
-    if ended.phase is Phase.COMPLETE and more and ended.storage:
+    if continues(wanted, ran, ended):
         text = f"the spec is valid; the job goes on from update {ended.updates} to {wanted.spec.algorithm.updates}"
         return Acceptance(wanted, "Accepted", text, choice)
     idle = [path for path in paths_changed(ran.spec, wanted.spec) if path not in AFTER_THE_END]
@@ -93,13 +99,36 @@ def _after_the_end(wanted: AsyncPPOJob, ran: AsyncPPOJob, kept: AsyncPPOJob, end
         return Acceptance(kept, "Accepted", "the spec is valid", choice)
     if ended.phase is not Phase.COMPLETE:
         why = "a job that failed does not run again; make another job"
-    elif more:
+    elif not ended.storage:
         why = "the volume with its checkpoints is gone; make another job"
     else:
         why = "a complete job goes on only when algorithm.updates is raised, and then with all other changes"
     fields = ", ".join(f"spec.{path}" for path in idle)
     text = f"{fields} changed after the job was {ended.phase}, and nothing happens: {why}"
     return Acceptance(kept, "JobFinished", text, choice)
+
+
+def continues(wanted: AsyncPPOJob, ran: AsyncPPOJob, ended: Ended) -> bool:
+    """Whether an edit makes a complete job go on."""
+    more = wanted.spec.algorithm.updates > ran.spec.algorithm.updates
+    return ended.phase is Phase.COMPLETE and more and ended.storage
+
+
+def _template_problems(job: AsyncPPOJob, settings: Settings) -> list[Problem]:
+    found = annotation_problems(job, settings)
+    for role, field in ROLE_KEYS.items():
+        found += template_problems(job, role, field, settings)
+    return found
+
+
+def _kept(
+    before: AsyncPPOJob | None, raw: Mapping[str, Any], settings: Settings, fields: Sequence[str], ended: Ended | None
+) -> AsyncPPOJob | None:
+    """What runs on when an edit is refused. What a confined template reaches does not run on because it ran before: the memory of it
+    lies in the job's own namespace."""
+    if before is None or (ended is None and _template_problems(before, settings)):
+        return None
+    return _with_fields(before, raw, settings, fields)
 
 
 def _dump(job: AsyncPPOJob) -> Spec:
@@ -137,7 +166,7 @@ def _with_fields(before: AsyncPPOJob, raw: Mapping[str, Any], settings: Settings
             changed = _pinned(_with_spec(kept, candidate), before, settings)
         except UserError:
             continue
-        if not changes_refused(kept.spec, changed.spec):
+        if not changes_refused(kept.spec, changed.spec) and not _template_problems(changed, settings):
             kept = changed
     return kept
 
