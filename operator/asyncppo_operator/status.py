@@ -231,8 +231,11 @@ def _first_wrong(phase: Phase, conditions: list[dict[str, Any]]) -> dict[str, An
 
 def _ready(phase: Phase, conditions: list[dict[str, Any]], seen: Situation) -> Condition:
     """One answer for tools that wait for health: True when the job trains as it should, is complete, or is suspended as asked."""
-    if phase in FINAL:
-        return condition(Kind.READY, phase is Phase.COMPLETE, *WITHOUT_PODS[phase])
+    if phase is Phase.COMPLETE:
+        return condition(Kind.READY, True, *WITHOUT_PODS[phase])
+    if phase is Phase.FAILED:
+        failed = next((c["message"] for c in conditions if c["type"] == Kind.FAILED), "the job has failed")
+        return condition(Kind.READY, False, WITHOUT_PODS[phase][0], failed)
     wrong = _first_wrong(phase, conditions)
     if wrong is not None:
         return condition(Kind.READY, False, wrong["reason"], f"{wrong['type']}: {wrong['message']}")
