@@ -13,13 +13,6 @@ from asyncppo.api.base import ApiModel
 from asyncppo.api.labels import Annotations, Labels, may_be_set
 from asyncppo_operator.errors import SettingsError
 
-
-def _may_be_set(found: dict[str, str]) -> dict[str, str]:
-    if not may_be_set(found):
-        raise ValueError("each name must be one that Kubernetes takes, and none of the operator's own")
-    return found
-
-
 Seconds = Annotated[float, Field(gt=0.0, le=86400.0)]
 
 
@@ -94,6 +87,12 @@ class LeaseSettings(ApiModel):
     """The Lease's name."""
     duration_seconds: Annotated[int, Field(ge=3, le=300)] = 15
     """A Lease not renewed for this long may be taken over."""
+
+
+def _may_be_set(found: dict[str, str]) -> dict[str, str]:
+    if not may_be_set(found):
+        raise ValueError("each name must be one that Kubernetes takes, and none of the operator's own")
+    return found
 
 
 class Settings(ApiModel):
