@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from asyncppo.api.base import ApiModel
+from asyncppo.api.labels import Annotations, Labels, may_be_set
 from asyncppo_operator.errors import SettingsError
 
 TAG = version("asyncppo")
@@ -44,8 +45,17 @@ class NetworkPolicySettings(ApiModel):
     """Where the operator runs."""
     operator_labels: dict[str, str] = {"app.kubernetes.io/name": "asyncppo-operator"}
     """The operator's pod labels."""
-    scrape_from: list[dict[str, Any]] = [{"namespaceSelector": {}}]
-    """NetworkPolicyPeers that may reach the pods' port to scrape /metrics; control calls need the token all the same."""
+    scrape_from: list[dict[str, Any]] = []
+    """NetworkPolicyPeers that may reach the pods' metrics port to scrape it; none: nobody but the operator reaches a job."""
+
+
+class TemplateSettings(ApiModel):
+    """What the templates of jobs may reach; admission policies of the cluster can say the same, and more."""
+
+    confine: bool = False
+    """Refuse templates that reach the node, another account, a Secret that is not listed, or root."""
+    secrets: list[str] = []
+    """Names of Secrets that confined templates may use."""
 
 
 class Timing(ApiModel):
@@ -82,6 +92,12 @@ class LeaseSettings(ApiModel):
     """A Lease not renewed for this long may be taken over."""
 
 
+def _may_be_set(found: dict[str, str]) -> dict[str, str]:
+    if not may_be_set(found):
+        raise ValueError("each name must be one that Kubernetes takes, and none of the operator's own")
+    return found
+
+
 class Settings(ApiModel):
     """Everything the operator is told at start."""
 
@@ -91,8 +107,14 @@ class Settings(ApiModel):
     """Namespaces to watch; none: the whole cluster."""
     images: Images = Images()
     """Default images."""
+    labels: Annotated[Labels, AfterValidator(_may_be_set)] = {}
+    """Labels of everything that is made for jobs."""
+    annotations: Annotated[Annotations, AfterValidator(_may_be_set)] = {}
+    """Annotations of everything that is made for jobs."""
     network_policy: NetworkPolicySettings = NetworkPolicySettings()
     """Network policies of jobs."""
+    templates: TemplateSettings = TemplateSettings()
+    """What templates may reach."""
     timing: Timing = Timing()
     """Periods and limits."""
     lease: LeaseSettings = LeaseSettings()

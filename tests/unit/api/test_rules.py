@@ -51,9 +51,29 @@ INVALID: list[tuple[str, dict[str, Any]]] = [
     ("OptionsOfVLLM", {"rollout.engine.options": {"max_num_seqs": 4}}),
     ("PrecisionOfVLLM", {"rollout.engine": {"type": "VLLM", "precision": "Float64"}}),
 ]
+BAD_NAMES = (
+    "", "/", "a/", "/a", "a/b/c", "a b", "-a", "a-", "A.io/team", "a..b/team", "a" * 64, "é", "team\n",
+    "a" * 254 + "/team", "asyncppo.io/job", "asyncppo.io/mine", "app.kubernetes.io/name",
+)  # fmt: skip
+for bad in BAD_NAMES:
+    INVALID += [("LabelNames", {"labels": {bad: "x"}}), ("AnnotationNames", {"annotations": {bad: "x"}})]
 
 VALID: list[dict[str, Any]] = [
     {},
+    *(
+        {field: {name: ""}}
+        for field in ("labels", "annotations")
+        for name in (
+            "team",
+            "T",
+            "a-b_c.d",
+            "example.org/team",
+            "kueue.x-k8s.io/queue-name",
+            "argocd.argoproj.io/instance",
+            "a" * 63,
+            "app.kubernetes.io/part-of",
+        )
+    ),
     {"model": {"pretrained": "some/model"}},
     {"model.builtin": {"hiddenSize": 24, "heads": 4}},
     {"environment": {"type": "Custom", "entrypoint": "mine:World"}},

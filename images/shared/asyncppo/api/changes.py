@@ -17,6 +17,8 @@ CHANGEABLE: tuple[str, ...] = (
     "suspend",
     "activeDeadlineSeconds",
     "backoffLimit",
+    "labels",
+    "annotations",
     "ttlSecondsAfterFinished",
     "reward.bound",
     "algorithm.updates",
@@ -74,6 +76,21 @@ def changes_refused(old: AsyncPPOJobSpec, new: AsyncPPOJobSpec) -> list[Problem]
     if now < was:
         problems.append(Problem(f"spec.{ONLY_UPWARDS}", f"{_UPWARDS_MESSAGE}{_difference(was, now)}", _REMEDY))
     return problems
+
+
+def paths_changed(old: AsyncPPOJobSpec, new: AsyncPPOJobSpec) -> list[str]:
+    """Every field in which the two differ, as a dotted path below `spec`; a map or list of the user's own counts as one field."""
+    return sorted(_leaves_changed(spec_schema(), _dump(old), _dump(new), ""))
+
+
+def _leaves_changed(node: Schema, was: Any, now: Any, path: str) -> Iterator[str]:
+    if was == now:
+        return
+    if "properties" not in node or not isinstance(was, dict) or not isinstance(now, dict):
+        yield path
+        return
+    for name, child in node["properties"].items():
+        yield from _leaves_changed(child, was.get(name), now.get(name), f"{path}.{name}".removeprefix("."))
 
 
 def job_fingerprint(spec: AsyncPPOJobSpec) -> str:

@@ -160,7 +160,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent(dumper: _Dumper, data: dict[str, Any]) -> yaml.Node:
-    leaf = "description" in data and not {"jsonPath", "properties", "items", VALIDATIONS} & data.keys()
+    # rules have lines of their own too: the chart takes them out for servers that know none
+    leaf = "description" in data and not data.keys() & {"jsonPath", "properties", "items", VALIDATIONS}
     return dumper.represent_mapping("tag:yaml.org,2002:map", data, flow_style=leaf or not data)
 
 

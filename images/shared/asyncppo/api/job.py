@@ -9,6 +9,7 @@ from pydantic import Field
 
 from asyncppo.api.base import ApiModel
 from asyncppo.api.correction import OldLogitsSpec, StalenessSpec
+from asyncppo.api.labels import Annotations, Labels
 from asyncppo.api.roles import CheckpointSpec, LearnerSpec, OldLogitSpec, RolloutSpec, WeightSyncSpec
 from asyncppo.api.training import (
     AlgorithmSpec,
@@ -72,6 +73,10 @@ class AsyncPPOJobSpec(ApiModel):
     """When progress is saved."""
     seed: NonNegativeInt = 0
     """Seeds weights, tasks and sampling."""
+    labels: Labels = {}
+    """Labels of everything that is made for the job, besides those in its metadata; a change restarts no pod."""
+    annotations: Annotations = {}
+    """Annotations of everything that is made for the job but its ServiceAccount; a change restarts no pod."""
     suspend: bool = False
     """True drains the job to zero pods without losing anything; false goes on."""
     active_deadline_seconds: PositiveInt | None = None

@@ -97,8 +97,10 @@ class Rollouts(ApiModel):
     """Workers that exist; the scale subresource's replicas."""
     ready: int | None = None
     """Workers that are ready."""
+    ending: int | None = None
+    """Workers that are on their way out: they hand over what they have."""
     summary: str | None = None
-    """Ready and desired, as a column."""
+    """Ready and desired, and how many are ending, as a column."""
     selector: str | None = None
     """Label selector of their pods; the scale subresource's selector."""
 
