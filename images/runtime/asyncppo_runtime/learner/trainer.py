@@ -40,7 +40,7 @@ from asyncppo_runtime.old_logprobs.registry import make_strategy
 from asyncppo_runtime.old_logprobs.scoring import merged_scores, score_segments
 from asyncppo_runtime.old_logprobs.verify import segment_bound
 from asyncppo_runtime.policy import build_model, build_tokenizer, save_pretrained, torch_dtype
-from asyncppo_runtime.policy.state import policy_tensors
+from asyncppo_runtime.policy.state import buffer_names, policy_tensors
 from asyncppo_runtime.weights.cast import published_form
 from asyncppo_runtime.weights.hashing import tensors_hash
 
@@ -122,7 +122,7 @@ class Trainer:
 
     def export_version(self) -> ExportedVersion:
         """The resident parameters, ready to be published; copies, so training may go on."""
-        published = published_form(self._tensors, self._spec.rollout.engine.precision)
+        published = published_form(self._tensors, self._spec.rollout.engine.precision, buffer_names(self.model))
         return ExportedVersion(self.train_hash(), tensors_hash(published), published, self._canary())
 
     @torch.no_grad()
