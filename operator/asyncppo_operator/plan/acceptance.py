@@ -11,6 +11,7 @@ from typing import Any
 
 from asyncppo.api.changes import CHANGEABLE, changes_refused
 from asyncppo.api.job import AsyncPPOJob
+from asyncppo.api.warnings import warnings
 from asyncppo.errors import UserError
 from asyncppo.estimate.choice import reason as choice_reason
 from asyncppo.estimate.choice import settled
@@ -52,10 +53,10 @@ def accept(raw: Mapping[str, Any], before: AsyncPPOJob | None, settings: Setting
         return Acceptance(kept, "InvalidSpec", str(error))
     choice = choice_reason(asked, before)
     if before is None:
-        return Acceptance(wanted, "Accepted", "the spec is valid", choice)
+        return Acceptance(wanted, "Accepted", _valid(wanted), choice)
     refused = changes_refused(before.spec, wanted.spec)
     if not refused:
-        return Acceptance(wanted, "Accepted", "the spec is valid", choice)
+        return Acceptance(wanted, "Accepted", _valid(wanted), choice)
     text = "; ".join(str(problem) for problem in refused)
     return Acceptance(
         _with_changeable_fields(before, raw, settings),
@@ -63,6 +64,11 @@ def accept(raw: Mapping[str, Any], before: AsyncPPOJob | None, settings: Setting
         f"{text}. Until then the job runs on as it was",
         choice,
     )
+
+
+def _valid(job: AsyncPPOJob) -> str:
+    """The message of an accepted spec, with what is doubtful about it."""
+    return "; ".join(["the spec is valid", *(f"warning: {each}" for each in warnings(job.spec))])
 
 
 def _dump(job: AsyncPPOJob) -> Spec:
