@@ -174,6 +174,30 @@ def test_no_discrepancy_means_plain_ppo_with_exact_old():
 
 
 # --- variants --------------------------------------------------------------------------------------------------------------
+# -d loss / d log pi of two tokens of one sequence (ratios s, advantage A for both; clip 0.2, dual clip 3, one token as the unit). One row
+# per loss; a new loss needs its own. GSPO's ratio is the geometric mean of the two: 0.9818, 1.6432, 0.6 and 3.0463.
+CASES = (((0.81, 1.19), 1.0), ((0.9, 3.0), 1.0), ((0.4, 0.9), -1.0), ((3.2, 2.9), -1.0))
+EXPECTED: dict[Loss, tuple[tuple[float, float], ...]] = {
+    Loss.PPO: ((0.81, 1.19), (0.9, 0.0), (0.0, -0.9), (0.0, -2.9)),
+    Loss.GSPO: ((0.9818, 0.9818), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0)),
+    Loss.CISPO: ((0.81, 1.19), (0.9, 1.2), (-0.8, -0.9), (-1.2, -1.2)),
+    Loss.DOUBLE_SIDED: ((0.81, 1.19), (0.9, 0.0), (0.0, -0.9), (0.0, 0.0)),
+}
+
+
+def test_every_loss_of_the_api_is_in_the_table():
+    assert set(EXPECTED) == set(Loss)
+
+
+@pytest.mark.parametrize("loss", list(Loss))
+def test_every_loss_gives_the_gradients_of_the_table(loss):
+    for (ratios, advantage), expected in zip(CASES, EXPECTED[loss], strict=True):
+        policy = (row(*ratios).log() - 1.0).requires_grad_()
+        inputs = loss_inputs(policy, row(-1.0, -1.0), row(-1.0, -1.0), row(advantage, advantage))
+        (grad,) = torch.autograd.grad(policy_loss(LossSettings(loss=loss), inputs, UNIT).loss, policy)
+        assert (-grad[0]).tolist() == pytest.approx(list(expected), abs=1e-4), (ratios, advantage)
+
+
 def test_cispo_keeps_a_capped_gradient_and_double_sided_zeroes_it():
     for ratio, cispo, double_sided in [(1.1, 1.1, 1.1), (1.5, 1.2, 0.0), (0.5, 0.8, 0.0)]:
         for advantage in (1.0, -1.0):

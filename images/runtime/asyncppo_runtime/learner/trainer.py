@@ -243,12 +243,8 @@ class Trainer:
                 normalizer,
                 self.critic.spec.value_clip,
             )
-            loss = loss + self.critic.spec.value_coefficient * value.loss
-            sums = StepSums(
-                value_loss=float(value.loss.detach()),
-                value_squared_error=value.squared_error,
-                value_clipped=value.clipped,
-            )
+            loss = loss + self.critic.spec.value_coefficient * value
+            sums = StepSums(value_loss=float(value.detach()))
         torch.autograd.backward(loss)
         if truth is not None:
             sums = sums + StepSums(
@@ -263,7 +259,7 @@ class Trainer:
                     truth.audited,
                 )
             )
-        return sums + loss_sums(batch, self._settings, anchor, policy.logprobs, correction, output), anchor
+        return sums + loss_sums(batch, anchor, policy.logprobs, correction, output), anchor
 
     @torch.no_grad()
     def _reference_logprobs(self, batch: TokenBatch) -> torch.Tensor | None:
