@@ -15,6 +15,7 @@ from asyncppo.api.implemented import not_built
 from asyncppo.api.job import AsyncPPOJob
 from asyncppo.api.problems import ManifestError, Problem
 from asyncppo.api.status import Phase
+from asyncppo.api.warnings import warnings
 from asyncppo.errors import UserError
 from asyncppo.estimate.choice import reason as choice_reason
 from asyncppo.estimate.choice import settled
@@ -76,7 +77,7 @@ def accept(
     if confined and ended is None:
         return Acceptance(_kept(before, raw, settings, fields, ended), "TemplateNotAllowed", confined, choice)
     if before is None:
-        return Acceptance(wanted, "Accepted", "the spec is valid", choice)
+        return Acceptance(wanted, "Accepted", _valid(wanted), choice)
     refused = changes_refused(before.spec, wanted.spec)
     if refused:
         text = "; ".join(str(problem) for problem in refused)
@@ -87,7 +88,7 @@ def accept(
         if confined and continues(wanted, before, ended):
             return Acceptance(before, "TemplateNotAllowed", confined, choice)
         return _after_the_end(wanted, before, _with_fields(before, raw, settings, fields), ended, choice)
-    return Acceptance(wanted, "Accepted", "the spec is valid", choice)
+    return Acceptance(wanted, "Accepted", _valid(wanted), choice)
 
 
 def _after_the_end(wanted: AsyncPPOJob, ran: AsyncPPOJob, kept: AsyncPPOJob, ended: Ended, choice: str) -> Acceptance:
@@ -130,6 +131,11 @@ def _kept(
     if before is None or (ended is None and _template_problems(before, settings)):
         return None
     return _with_fields(before, raw, settings, fields)
+
+
+def _valid(job: AsyncPPOJob) -> str:
+    """The message of an accepted spec, with what is doubtful about it."""
+    return "; ".join(["the spec is valid", *(f"warning: {each}" for each in warnings(job.spec))])
 
 
 def _dump(job: AsyncPPOJob) -> Spec:

@@ -70,6 +70,45 @@ def test_reinforce_plus_plus_whitens_over_all_loss_tokens():
     assert out[~mask].abs().sum() == 0
 
 
+@settings(max_examples=150)
+@given(
+    reward=st.floats(-1e6, 1e6, width=32),
+    size=st.integers(2, 9),
+    tokens=st.integers(1, 5),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    kind=st.sampled_from([k for k in Advantage if k is not Advantage.GAE]),
+)
+def test_equal_rewards_have_exactly_no_advantage(reward, size, tokens, dtype, kind):
+    """Not rounding over the spread's floor: 0, to the last bit. With REINFORCE++ the batch is the group."""
+    out = estimate(
+        kind,
+        torch.full((size,), reward, dtype=dtype),
+        torch.zeros(size, dtype=torch.int64),
+        torch.ones(size, tokens, dtype=torch.bool),
+    )
+    assert not out.any()
+
+
+def test_equal_entries_whiten_to_exactly_zero():
+    values = torch.full((3, 5), 0.1)
+    mask = torch.rand(3, 5, generator=torch.Generator().manual_seed(0)) < 0.7
+    assert not whiten(torch.where(mask, values, 9.0), mask).any()
+
+
+def test_reinforce_plus_plus_compares_with_the_batch_not_with_the_group():
+    rewards = torch.tensor([1.0, 1.0, 0.0, 0.0])
+    out = estimate(
+        Advantage.REINFORCE_PLUS_PLUS, rewards, torch.tensor([0, 0, 1, 1]), torch.ones(4, 1, dtype=torch.bool)
+    )
+    assert out[:, 0].tolist() == pytest.approx([0.5**0.5 * 1.5**0.5] * 2 + [-(0.5**0.5) * 1.5**0.5] * 2, rel=1e-5)
+
+
+def test_rloo_of_float64_rewards_is_float64():
+    rewards = torch.tensor([0.1, 0.7, 0.9, 0.2], dtype=torch.float64)
+    expected = [r - (1.9 - r) / 3 for r in rewards.tolist()]
+    assert rloo(rewards, torch.zeros(4, dtype=torch.int64)).tolist() == pytest.approx(expected, rel=1e-14, abs=1e-15)
+
+
 def test_whitening_one_value_leaves_it():
     mask = torch.tensor([[True, False]])
     assert whiten(torch.tensor([[3.0, 9.0]]), mask).tolist() == [[3.0, 0.0]]

@@ -10,7 +10,7 @@ from tests.unit.algorithm.builders import NO_CONTROL, control, loss_inputs, rand
 
 from asyncppo.api.training import AlgorithmSpec, DiscrepancyControl, Loss, Normalization
 from asyncppo_runtime.algorithm.batch import TokenBatch, micro_batches
-from asyncppo_runtime.algorithm.losses import LossInputs, LossSettings, Normalizer, policy_loss
+from asyncppo_runtime.algorithm.losses import LossInputs, LossSettings, Normalizer, kl_k3, policy_loss
 
 UNIT = Normalizer(Normalization.TOKEN_MEAN, tokens=1, sequences=1)
 TOKEN_MASK = control(DiscrepancyControl.TOKEN_MASK, bound=1.25)
@@ -174,6 +174,30 @@ def test_no_discrepancy_means_plain_ppo_with_exact_old():
 
 
 # --- variants --------------------------------------------------------------------------------------------------------------
+# -d loss / d log pi of two tokens of one sequence (ratios s, advantage A for both; clip 0.2, dual clip 3, one token as the unit). One row
+# per loss; a new loss needs its own. GSPO's ratio is the geometric mean of the two: 0.9818, 1.6432, 0.6 and 3.0463.
+CASES = (((0.81, 1.19), 1.0), ((0.9, 3.0), 1.0), ((0.4, 0.9), -1.0), ((3.2, 2.9), -1.0))
+EXPECTED: dict[Loss, tuple[tuple[float, float], ...]] = {
+    Loss.PPO: ((0.81, 1.19), (0.9, 0.0), (0.0, -0.9), (0.0, -2.9)),
+    Loss.GSPO: ((0.9818, 0.9818), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0)),
+    Loss.CISPO: ((0.81, 1.19), (0.9, 1.2), (-0.8, -0.9), (-1.2, -1.2)),
+    Loss.DOUBLE_SIDED: ((0.81, 1.19), (0.9, 0.0), (0.0, -0.9), (0.0, 0.0)),
+}
+
+
+def test_every_loss_of_the_api_is_in_the_table():
+    assert set(EXPECTED) == set(Loss)
+
+
+@pytest.mark.parametrize("loss", list(Loss))
+def test_every_loss_gives_the_gradients_of_the_table(loss):
+    for (ratios, advantage), expected in zip(CASES, EXPECTED[loss], strict=True):
+        policy = (row(*ratios).log() - 1.0).requires_grad_()
+        inputs = loss_inputs(policy, row(-1.0, -1.0), row(-1.0, -1.0), row(advantage, advantage))
+        (grad,) = torch.autograd.grad(policy_loss(LossSettings(loss=loss), inputs, UNIT).loss, policy)
+        assert (-grad[0]).tolist() == pytest.approx(list(expected), abs=1e-4), (ratios, advantage)
+
+
 def test_cispo_keeps_a_capped_gradient_and_double_sided_zeroes_it():
     for ratio, cispo, double_sided in [(1.1, 1.1, 1.1), (1.5, 1.2, 0.0), (0.5, 0.8, 0.0)]:
         for advantage in (1.0, -1.0):
@@ -316,6 +340,41 @@ def test_entropy_and_kl_terms():
     assert out.loss.item() == pytest.approx(-0.1 * 1.0 + 0.2 * k3 / 2, rel=1e-6)
     (grad,) = torch.autograd.grad(out.loss, policy)
     assert grad[0].tolist() == pytest.approx([0.2 / 2 * (1 - torch.tensor(-0.5).exp().item()), 0.0], rel=1e-6)
+
+
+def low_var_kl(reference: torch.Tensor, policy: torch.Tensor) -> torch.Tensor:
+    """verl's `kl_penalty_forward(..., "low_var_kl")` (verl 0.9, core_algos.py), written from its description: one clamp of the difference
+    before both terms, one of the result."""
+    difference = torch.clamp(reference - policy, min=-20, max=20)
+    return torch.clamp(torch.exp(difference) - difference - 1, min=-10, max=10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_k3_is_the_fields(dtype):
+    apart = torch.cat([torch.linspace(-40, 40, 401), torch.tensor([2.6, 2.66, 2.7, 19.9, 20.1, 21.0])]).to(dtype)[None]
+    values, gradients = [], []
+    for formula in (
+        low_var_kl,
+        lambda reference, policy: kl_k3(reference, policy, torch.ones_like(policy, dtype=torch.bool)),
+    ):
+        policy = torch.full_like(apart, -3.0).requires_grad_()
+        value = formula(policy.detach() + apart, policy)
+        values.append(value.detach())
+        gradients.append(torch.autograd.grad(value.sum(), policy)[0])
+    torch.testing.assert_close(values[1], values[0], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-6, atol=1e-6)
+
+
+def test_k3_pushes_towards_the_reference_or_not_at_all():
+    """d k3 / d log pi = 1 - e^d: negative (raise the log-prob) where the reference thinks more of the token; 0 beyond either bound."""
+    apart = row(-25.0, -9.0, -1.0, 0.0, 1.0, 2.6, 3.0, 19.0, 21.0)
+    policy = torch.full_like(apart, -2.0).requires_grad_()
+    mask = torch.ones_like(apart, dtype=torch.bool)
+    value = kl_k3(policy.detach() + apart, policy, mask)
+    (gradient,) = torch.autograd.grad(value.sum(), policy)
+    assert torch.sign(gradient)[0].tolist() == [0, 1, 1, 0, -1, -1, 0, 0, 0]
+    assert value.max().item() == 10.0
+    assert gradient.abs().max().item() < 13.0
 
 
 def test_a_coefficient_without_its_tensor_is_refused():

@@ -1,6 +1,7 @@
 """The rules across fields: each refuses what it is for, in Python and in CEL alike."""
 
 import re
+from itertools import product
 from typing import Any
 
 import pytest
@@ -9,11 +10,13 @@ from hypothesis import strategies as st
 from tests.unit.api.builders import ABSENT, document, fields, spec, stored
 from tests.unit.api.cel import Refusal, refusals, refused, spec_of_crd
 
+from asyncppo.api.correction import Strategy
 from asyncppo.api.crd import VALIDATIONS
 from asyncppo.api.manifest import parse_manifest
 from asyncppo.api.problems import ManifestError
 from asyncppo.api.rules import RULES, Rule, broken_rules
 from asyncppo.api.schema import Schema, at, spec_schema
+from asyncppo.api.training import DiscrepancyControl, DiscrepancyWeight
 
 INVALID: list[tuple[str, dict[str, Any]]] = [
     ("OneModel", {"model.builtin": ABSENT}),
@@ -217,3 +220,19 @@ def test_strings_that_rules_touch_are_bounded() -> None:
         for path in rule.reads:
             node = at(spec_schema(), path)
             assert node["type"] != "string" or "enum" in node or "maxLength" in node, path
+
+
+def test_controls_that_count_the_ratio_twice_or_not_at_all_are_refused_and_no_others() -> None:
+    for strategy, control, weight in product(Strategy, DiscrepancyControl, DiscrepancyWeight):
+        workers = {"oldLogit.replicas": 1} if strategy is Strategy.DEDICATED else {}
+        found = python_refusals(
+            {
+                "oldLogits.strategy": strategy.value,
+                "algorithm.discrepancy": {"control": control.value, "weight": weight.value},
+                **workers,
+            }
+        )
+        twice = strategy is Strategy.ROLLOUT and control.value not in ("TokenMask", "None")
+        not_at_all = weight is DiscrepancyWeight.MASK_ONLY and control.value in ("TIS", "IcePop")
+        expected = {name for name, refused in (("RatioOfRollout", twice), ("WeightOfControl", not_at_all)) if refused}
+        assert found == expected, (strategy, control, weight)

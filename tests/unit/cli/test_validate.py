@@ -49,6 +49,19 @@ def test_an_inexact_strategy_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "exact          No: " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("rate", "precision", "warned"),
+    [(2e-6, "BFloat16", True), (9e-5, "BFloat16", True), (1e-4, "BFloat16", False), (2e-6, "Float32", False)],
+)
+def test_small_steps_in_bfloat16_are_warned_about(
+    rate: float, precision: str, warned: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert validate(tmp_path, {"optimizer": {"learningRate": rate, "precision": precision}}) == 0
+    text = capsys.readouterr().out
+    assert ("warning: spec.optimizer.precision" in text) == warned
+    assert ("2 % of the way" in text) == warned
+
+
 def test_an_invalid_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert validate(tmp_path, {"seed": -1, "algorithm.groupSize": 1}) == 2
     captured = capsys.readouterr()

@@ -9,6 +9,7 @@ import numpy as np
 from asyncppo.wire.envelope import Envelope
 from asyncppo.wire.experience import Lease, Manifest, ManifestEntry, Segment, Trajectory, segment_digest
 from asyncppo.wire.versions import VersionRecord
+from asyncppo_runtime.ledger.counters import GROUPS
 from asyncppo_runtime.ledger.ledger import Ledger
 from asyncppo_runtime.ledger.records import LedgerSettings, LedgerView, Score, ScoreItem, SealRule
 
@@ -107,6 +108,22 @@ def score(item: ScoreItem, *, version: int | None = None, train_hash: str | None
     return Score(
         item.key, np.asarray(item.behavior_logprobs) + shift, held, train_hash or f"train-{held}", "exact_interrupt"
     )
+
+
+@dataclass(frozen=True)
+class GroupCounts:
+    """Groups by state, as the ledger's counters have them."""
+
+    open: int
+    ready: int
+    trained: int
+    discarded: int
+
+
+def group_counts(ledger: Ledger) -> GroupCounts:
+    """The counters that admission works from."""
+    counted = ledger._counts()
+    return GroupCounts(*(counted.get(GROUPS + state, 0) for state in ("Open", "Ready", "Trained", "Discarded")))
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """What must be equal between the ledger and the model after every step. Owns that list."""
 
 from msgspec import structs
+from tests.unit.ledger.builders import group_counts
 from tests.unit.ledger.model import Model
 
 from asyncppo_runtime.ledger.ledger import Ledger
@@ -49,7 +50,7 @@ def _compare_versions(ledger: Ledger, model: Model) -> None:
 
 
 def _compare_groups(ledger: Ledger, model: Model) -> None:
-    counts, states = ledger.group_counts(), [group.state for group in model.groups]
+    counts, states = group_counts(ledger), [group.state for group in model.groups]
     assert (counts.open, counts.ready, counts.trained, counts.discarded) == tuple(
         states.count(state) for state in ("open", "ready", "trained", "discarded")
     )

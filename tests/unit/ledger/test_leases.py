@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 from msgspec import structs
-from tests.unit.ledger.builders import TTL, Job, record, trajectory
+from tests.unit.ledger.builders import TTL, GroupCounts, Job, group_counts, record, trajectory
 
 from asyncppo_runtime.ledger.errors import LedgerRefusedError
-from asyncppo_runtime.ledger.records import GroupCounts, LeaseState, OpenGroup, Reason
+from asyncppo_runtime.ledger.records import LeaseState, OpenGroup, Reason
 
 
 def test_group_k_is_task_k_and_seeds_differ_by_place_and_attempt(job: Job) -> None:
@@ -32,7 +32,7 @@ def test_capacity_is_counted_in_live_groups(job: Job) -> None:
     sender = job.member()
     assert len(job.grant(sender, 100, allowed=3)) == 6
     assert job.grant(sender, 100, allowed=3) == []
-    assert job.ledger.group_counts() == GroupCounts(open=3, ready=0, trained=0, discarded=0)
+    assert group_counts(job.ledger) == GroupCounts(open=3, ready=0, trained=0, discarded=0)
 
 
 def test_members_of_an_open_group_are_leasable_at_any_capacity(job: Job) -> None:
@@ -45,11 +45,11 @@ def test_members_of_an_open_group_are_leasable_at_any_capacity(job: Job) -> None
 def test_a_waiting_group_takes_capacity_until_it_is_trained(job: Job) -> None:
     sender = job.member()
     job.ledger.receive(sender, [trajectory(lease) for lease in job.grant(sender, 2, allowed=1)], 1.0)
-    assert job.ledger.group_counts() == GroupCounts(open=0, ready=1, trained=0, discarded=0)
+    assert group_counts(job.ledger) == GroupCounts(open=0, ready=1, trained=0, discarded=0)
     assert job.grant(sender, 2, allowed=1) == []
     job.sync(sender, trained=[0])
     assert [lease.group_id for lease in job.grant(sender, 2, allowed=1)] == [1, 1]
-    assert job.ledger.group_counts() == GroupCounts(open=1, ready=0, trained=1, discarded=0)
+    assert group_counts(job.ledger) == GroupCounts(open=1, ready=0, trained=1, discarded=0)
 
 
 def test_lost_members_are_leased_again_oldest_group_first(job: Job) -> None:
@@ -71,7 +71,7 @@ def test_a_place_lost_too_often_discards_the_group(job: Job) -> None:
     totals = job.ledger.totals()
     assert totals.discarded == {"environment_timeout": 2, "environment_error": 1, "group_incomplete": 1}
     assert totals.waiting == 0
-    assert job.ledger.group_counts() == GroupCounts(open=0, ready=0, trained=0, discarded=1)
+    assert group_counts(job.ledger) == GroupCounts(open=0, ready=0, trained=0, discarded=1)
     assert [lease.group_id for lease in job.grant(sender, 1, allowed=1)] == [1]
 
 
@@ -80,7 +80,7 @@ def test_giving_back_does_not_count_against_the_group(job: Job) -> None:
     for _ in range(10):
         (lease,) = job.grant(sender, 1, allowed=1)
         assert job.ledger.give_back(sender, [lease.lease_id], job.now) == [lease.lease_id]
-    assert job.ledger.group_counts().open == 1
+    assert group_counts(job.ledger).open == 1
     assert job.ledger.totals().returned == 10
 
 
@@ -217,4 +217,4 @@ def test_attempts_are_a_setting(job: Job) -> None:
     job.grant(sender, 2, allowed=1)
     assert len(job.ledger.expire(job.now)) == 0
     assert len(job.ledger.expire(TTL + 1.0)) == 2
-    assert job.ledger.group_counts() == GroupCounts(open=0, ready=0, trained=0, discarded=1)
+    assert group_counts(job.ledger) == GroupCounts(open=0, ready=0, trained=0, discarded=1)

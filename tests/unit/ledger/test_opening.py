@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.unit.ledger.builders import Job, settings, trajectory
+from tests.unit.ledger.builders import Job, group_counts, settings, trajectory
 
 from asyncppo_runtime.ledger.errors import LedgerUnusableError
 from asyncppo_runtime.ledger.filesystem import network_kind
@@ -64,7 +64,7 @@ def test_everything_survives_reopening(job: Job) -> None:
         job.ledger.view(),
         job.ledger.members(),
         job.ledger.trajectories(),
-        job.ledger.group_counts(),
+        group_counts(job.ledger),
     )
     job.reopen()
     after = (
@@ -72,7 +72,7 @@ def test_everything_survives_reopening(job: Job) -> None:
         job.ledger.view(),
         job.ledger.members(),
         job.ledger.trajectories(),
-        job.ledger.group_counts(),
+        group_counts(job.ledger),
     )
     assert after == before
 

@@ -1,7 +1,7 @@
 """Going back to a checkpoint: a new lineage, what waits again, what is left behind."""
 
 import pytest
-from tests.unit.ledger.builders import Job, manifest, record, trajectory
+from tests.unit.ledger.builders import Job, group_counts, manifest, record, trajectory
 
 from asyncppo.wire.envelope import Envelope
 from asyncppo.wire.experience import Lease
@@ -124,7 +124,7 @@ def test_places_lost_to_a_restore_are_leased_again_and_count_against_nothing(job
         assert lease.group_id == kept_lease.group_id
         job.ledger.receive(sender, [trajectory(lease, [version])], 2.0)
         train(job, sender)
-    assert job.ledger.group_counts().discarded == 1
+    assert group_counts(job.ledger).discarded == 1
 
 
 def test_leases_wait_while_the_announced_version_is_abandoned(job: Job) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.unit.ledger.builders import Job, score, settings, trajectory
+from tests.unit.ledger.builders import Job, group_counts, score, settings, trajectory
 
 from asyncppo_runtime.ledger.records import Reason, Score, SealRule, SegmentKey, SegmentState
 
@@ -115,7 +115,7 @@ def test_a_discarded_segment_takes_its_trajectory_with_it(job: Job) -> None:
     totals = job.ledger.totals()
     assert (totals.discarded, totals.waiting) == ({"mislabelled": 1}, 1)
     assert (totals.tokens.discarded, totals.tokens.unscored) == ({"mislabelled": 6}, 6)
-    assert job.ledger.group_counts().open == 1
+    assert group_counts(job.ledger).open == 1
     receipt = job.ledger.record_scores([score(first)], 3.0)
     assert receipt.refused == [(first.key, "discarded")]
 

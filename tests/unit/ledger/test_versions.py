@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from tests.unit.ledger.builders import Job, record, settings, trajectory
+from tests.unit.ledger.builders import GroupCounts, Job, group_counts, record, settings, trajectory
 
 from asyncppo.wire.versions import Canary
 from asyncppo_runtime.ledger.errors import LedgerRefusedError
-from asyncppo_runtime.ledger.records import GroupCounts, ReadyGroup, SealRule
+from asyncppo_runtime.ledger.records import ReadyGroup, SealRule
 
 
 def full_group(job: Job, sender, versions=(0,)) -> int:  # type: ignore[no-untyped-def]
@@ -27,7 +27,7 @@ def test_a_publication_and_its_batch_are_one(job: Job) -> None:
     totals = job.ledger.totals()
     assert (totals.trained, totals.waiting, totals.discarded) == (2, 0, {"zero_variance": 2})
     assert (totals.tokens.trained, totals.tokens.scored) == (6, 12)
-    assert job.ledger.group_counts() == GroupCounts(open=0, ready=0, trained=1, discarded=1)
+    assert group_counts(job.ledger) == GroupCounts(open=0, ready=0, trained=1, discarded=1)
     row = job.ledger.versions()[1]
     assert (row.record, row.metrics, row.trained_groups, row.announced) == (record(1), b"metrics", 1, False)
     assert job.ledger.view().canary == canary

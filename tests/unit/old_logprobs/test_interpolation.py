@@ -1,6 +1,7 @@
 """Interpolated anchors: published values, limits, and that they only re-parametrise bounds on r."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -59,10 +60,49 @@ def test_the_anchor_follows_each_tokens_staleness_and_is_detached(strategy):
         assert anchor[0, t].item() == pytest.approx(mixed, rel=1e-12)
 
 
+# --- masks and clips are bounds on r alone: which ones ------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Bounds:
+    """Inclusive bounds on r = pi_theta/mu that say the same as bounds on the decomposed ratios; inf or 0 where a side never binds."""
+
+    lowest: float
+    highest: float
+
+
+def log_linear_clip_bounds(alpha: float, low: float, high: float) -> Bounds:
+    """Bounds on r equivalent to low <= r_s <= high: r_s = r^(1 - alpha)."""
+    if alpha == 1.0:
+        return Bounds(0.0, math.inf)
+    return Bounds(low ** (1 / (1 - alpha)), high ** (1 / (1 - alpha)))
+
+
+def log_linear_mask_bounds(alpha: float, bound: float) -> Bounds:
+    """Bounds on r equivalent to 1/bound <= r_d <= bound: r_d = r^alpha."""
+    if alpha == 0.0:
+        return Bounds(0.0, math.inf)
+    return Bounds(bound ** (-1 / alpha), bound ** (1 / alpha))
+
+
+def linear_clip_bounds(alpha: float, low: float, high: float) -> Bounds:
+    """Bounds on r equivalent to low <= r_s <= high: r_s = r/(w + (1 - w) r) with w = 1 - alpha; r_s never reaches 1/alpha."""
+    w = 1.0 - alpha
+    lowest = low * w / (1.0 - low * alpha)
+    highest = high * w / (1.0 - high * alpha) if high * alpha < 1.0 else math.inf
+    return Bounds(lowest, highest)
+
+
+def linear_mask_bounds(alpha: float, bound: float) -> Bounds:
+    """Bounds on r equivalent to 1/bound <= r_d <= bound: r_d = w + (1 - w) r with w = 1 - alpha."""
+    if alpha == 0.0:
+        return Bounds(0.0, math.inf)
+    w = 1.0 - alpha
+    return Bounds(max(0.0, (1.0 / bound - w) / alpha), (bound - w) / alpha)
+
+
 LOW, HIGH, BOUND = 0.8, 1.2, 1.2
 KINDS = {
-    "loglinear": (ip.log_linear, ip.log_linear_clip_bounds, ip.log_linear_mask_bounds),
-    "linear": (ip.linear, ip.linear_clip_bounds, ip.linear_mask_bounds),
+    "loglinear": (ip.log_linear, log_linear_clip_bounds, log_linear_mask_bounds),
+    "linear": (ip.linear, linear_clip_bounds, linear_mask_bounds),
 }
 
 
@@ -94,11 +134,11 @@ def test_masks_and_clips_are_bounds_on_r(kind, alpha, log_r, low, high, bound):
 )
 def test_windows_of_the_log_linear_anchor(d, clip, mask_high):
     alpha = (d - 1) / d
-    found = ip.log_linear_clip_bounds(alpha, LOW, HIGH)
+    found = log_linear_clip_bounds(alpha, LOW, HIGH)
     assert (found.lowest, found.highest) == pytest.approx(clip, abs=1e-3)
-    assert ip.log_linear_mask_bounds(alpha, BOUND).highest == pytest.approx(mask_high, abs=1e-3)
+    assert log_linear_mask_bounds(alpha, BOUND).highest == pytest.approx(mask_high, abs=1e-3)
     if d > 2:  # the clip is dead: the mask window lies strictly inside it
-        mask = ip.log_linear_mask_bounds(alpha, BOUND)
+        mask = log_linear_mask_bounds(alpha, BOUND)
         assert found.lowest < mask.lowest
         assert mask.highest < found.highest
 
@@ -113,15 +153,15 @@ def test_windows_of_the_log_linear_anchor(d, clip, mask_high):
     ],
 )
 def test_windows_of_the_linear_anchor(w, clip, mask):
-    found, bounds = ip.linear_clip_bounds(1 - w, LOW, HIGH), ip.linear_mask_bounds(1 - w, BOUND)
+    found, bounds = linear_clip_bounds(1 - w, LOW, HIGH), linear_mask_bounds(1 - w, BOUND)
     assert (found.lowest, found.highest) == pytest.approx(clip, abs=1e-3)
     assert (bounds.lowest, bounds.highest) == pytest.approx(mask, abs=1e-3)
 
 
 def test_the_linear_upper_clip_is_dead_for_small_weights_on_the_engine():
     edge = 0.2 / 1.2  # eps/(1 + eps)
-    assert ip.linear_clip_bounds(1 - 0.999 * edge, LOW, HIGH).highest == math.inf
-    assert ip.linear_clip_bounds(1 - 1.001 * edge, LOW, HIGH).highest < math.inf
+    assert linear_clip_bounds(1 - 0.999 * edge, LOW, HIGH).highest == math.inf
+    assert linear_clip_bounds(1 - 1.001 * edge, LOW, HIGH).highest < math.inf
 
 
 def test_recompute_and_rollout_are_the_two_ends():

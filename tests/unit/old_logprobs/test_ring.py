@@ -36,8 +36,9 @@ def test_a_kept_version_is_lent_bit_for_bit(medium):
     with ring.hold(1, model) as held:
         assert (held.version, held.train_hash) == (1, VERSIONS.hash(1))
         assert tensors_hash(policy_tensors(model)) == VERSIONS.hash(1)
-        assert ring.pins(1) == 1
-    assert ring.pins(1) == 0
+        ring.retire(1)
+        assert ring.versions() == [1, 2], "what is lent stays"
+    assert ring.versions() == [2]
     assert tensors_hash(policy_tensors(model)) == before
 
 
@@ -113,7 +114,9 @@ def test_weights_that_are_not_the_versions_are_noticed(medium):
     before = tensors_hash(policy_tensors(model))
     with pytest.raises(HeldWeightsError, match="the version is"), ring.hold(1, model):
         pass
-    assert ring.pins(1) == 0
+    ring.keep(2, VERSIONS.tensors(2), VERSIONS.hash(2))
+    ring.retire(1)
+    assert ring.versions() == [2], "it is no longer pinned"
     assert tensors_hash(policy_tensors(model)) == before
 
 

@@ -1,9 +1,11 @@
-"""The triple check per segment: what is flipped is refused, and a consistent forgery trips the discrepancy bound."""
+"""The triple check per segment: what is flipped is refused, a consistent forgery trips the discrepancy bound, an outlier does not."""
 
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.unit.algorithm.builders import VOCABULARY
 from tests.unit.old_logprobs.builders import FORWARD, Record, Versions
 
@@ -12,7 +14,13 @@ from asyncppo.api.training import Precision
 from asyncppo_runtime.old_logprobs.errors import HeldWeightsError, VersionUnavailableError
 from asyncppo_runtime.old_logprobs.interface import HeldVersion
 from asyncppo_runtime.old_logprobs.scoring import score_segments
-from asyncppo_runtime.old_logprobs.verify import Reason, segment_bound, verify_scores
+from asyncppo_runtime.old_logprobs.verify import (
+    Reason,
+    allowed_difference,
+    segment_bound,
+    typical_difference,
+    verify_scores,
+)
 
 VERSIONS = Versions.of([3, 4])
 RECORDS = {version: Record(version, VERSIONS.hash(version), f"published-{version}") for version in (3, 4)}
@@ -128,23 +136,61 @@ def test_one_bad_segment_does_not_hold_back_the_others():
 
 def test_the_bound_is_inclusive_and_catches_what_is_not_finite():
     zero = torch.zeros(2, dtype=torch.float64)
-    assert verify_scores(zero + 0.5, zero, 0.5).accepted
-    assert verify_scores(zero + 0.51, zero, 0.5).reason is Reason.MISLABELLED
+    allowed = allowed_difference(0.5, 2)
+    assert verify_scores(zero + allowed, zero, 0.5).accepted
+    assert verify_scores(zero + allowed * 1.001, zero, 0.5).reason is Reason.MISLABELLED
     assert verify_scores(zero + float("nan"), zero, 0.5).reason is Reason.NOT_FINITE
-    assert verify_scores(zero, zero + float("nan"), 0.5).reason is Reason.MISLABELLED
+    for value in (float("nan"), float("-inf")):
+        bad = torch.zeros(400, dtype=torch.float64)
+        bad[7] = value  # one of many: trimming must not hide it
+        assert verify_scores(torch.zeros_like(bad), bad, 0.5).reason is Reason.MISLABELLED
+        assert verify_scores(bad, torch.zeros_like(bad), 0.5).reason is Reason.NOT_FINITE
     assert verify_scores(zero[:0], zero[:0], 0.5).accepted
 
 
+@settings(max_examples=100)
+@given(tokens=st.integers(1, 300), seed=st.integers(0, 10**6), size=st.floats(0.0, 50.0), by=st.floats(0.0, 50.0))
+def test_outliers_up_to_a_quarter_move_nothing_and_a_shift_of_all_moves_it_whole(tokens, seed, size, by):
+    g = torch.Generator().manual_seed(seed)
+    old = -torch.rand(tokens, generator=g, dtype=torch.float64) * 5
+    apart = 0.02 * torch.randn(tokens, generator=g, dtype=torch.float64)
+    honest = typical_difference(old + apart, old)
+    assert honest <= float(apart.abs().mean()) + 1e-12
+    outliers = torch.randperm(tokens, generator=g)[: tokens // 4]
+    apart[outliers] = size
+    assert typical_difference(old + apart, old) <= 0.02 * 5, "the quarter that is left out holds them all"
+    assert typical_difference(old + by, old) == pytest.approx(by, abs=1e-9)
+
+
+def test_an_honest_segment_in_bfloat16_with_outliers_passes_and_other_weights_do_not():
+    """What a bound on each token did the other way round: one nat on one token condemned the segment and its sender."""
+    g = torch.Generator().manual_seed(0)
+    zero = torch.zeros(64, dtype=torch.float64)
+    honest = 0.02 * torch.randn(64, generator=g, dtype=torch.float64)
+    honest[[3, 17, 40]] = torch.tensor([1.3, -2.0, 7.0], dtype=torch.float64)
+    bound = segment_bound(OldLogitsSpec(strategy=Strategy.SNAPSHOT), Precision.FLOAT32, Precision.BFLOAT16)
+    assert verify_scores(honest, zero, bound).accepted
+    wrong = 0.6 * torch.randn(64, generator=g, dtype=torch.float64)
+    assert wrong.abs().max() < 2.5, "no token of it is as far off as the honest outlier"
+    assert verify_scores(wrong, zero, bound).reason is Reason.MISLABELLED
+
+
+def test_short_segments_have_more_room():
+    assert allowed_difference(0.1, 1) == pytest.approx(10.0)
+    assert [allowed_difference(0.1, n) > allowed_difference(0.1, n + 1) for n in (1, 4, 64)] == [True] * 3
+    assert allowed_difference(0.1, 10**6) == pytest.approx(0.1, rel=1e-3)
+
+
 @pytest.mark.parametrize(
-    ("given", "learner", "engine", "expected"),
+    ("asked", "learner", "engine", "expected"),
     [
-        (None, Precision.FLOAT32, Precision.FLOAT32, 0.01),
-        (None, Precision.FLOAT64, Precision.FLOAT32, 0.01),
-        (None, Precision.FLOAT32, Precision.BFLOAT16, 1.0),
-        (None, Precision.BFLOAT16, Precision.BFLOAT16, 1.0),
+        (None, Precision.FLOAT32, Precision.FLOAT32, 0.001),
+        (None, Precision.FLOAT64, Precision.FLOAT32, 0.001),
+        (None, Precision.FLOAT32, Precision.BFLOAT16, 0.1),
+        (None, Precision.BFLOAT16, Precision.BFLOAT16, 0.1),
         (0.3, Precision.FLOAT32, Precision.FLOAT32, 0.3),
     ],
 )
-def test_the_jobs_bound(given, learner, engine, expected):
-    spec = OldLogitsSpec(strategy=Strategy.SNAPSHOT, segment_bound=given)
+def test_the_jobs_bound(asked, learner, engine, expected):
+    spec = OldLogitsSpec(strategy=Strategy.SNAPSHOT, segment_bound=asked)
     assert segment_bound(spec, learner, engine) == expected

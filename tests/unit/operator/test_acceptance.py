@@ -51,6 +51,17 @@ def test_an_invalid_new_job_runs_nothing_and_says_all_that_is_wrong() -> None:
     assert "maxVersions" in made.message, "a misspelt field is answered with the right one"
 
 
+def test_what_is_doubtful_is_accepted_with_a_warning() -> None:
+    assert accept(raw_job(), None, SETTINGS).message == "the spec is valid"
+    small = {"learningRate": 2e-6, "precision": "BFloat16"}
+    made = accept(raw_job(optimizer=small), None, SETTINGS)
+    assert made.accepted
+    assert made.message.startswith("the spec is valid; warning: spec.optimizer.precision")
+    assert made.job is not None
+    again = accept(raw_job(optimizer=small), made.job, SETTINGS)
+    assert again.message == made.message
+
+
 def test_what_is_not_built_is_refused() -> None:
     made = accept(raw_job(oldLogits={"strategy": "Interruption"}, weightSync={"transport": "NCCL"}), None, SETTINGS)
     assert made.reason == "InvalidSpec"

@@ -4,7 +4,8 @@ Owns the estimators: GRPO, Dr. GRPO, RLOO, REINFORCE++ and GAE, and what a zero-
 values come from, nor which groups are dropped.
 
 Groups are the trajectories of one prompt; members may be of different versions. Whitening is over loss tokens before any
-correction mask, so that masks do not move the baseline.
+correction mask, so that masks do not move the baseline. What is compared with its equals only has advantage 0, exactly: a mean of
+equal rewards is not always that reward to the last bit, and the difference divided by the spread's floor would be a signal.
 """
 
 from dataclasses import dataclass
@@ -51,33 +52,37 @@ def estimate(
 
 
 def grpo(rewards: Tensor, group: Tensor) -> Tensor:
-    """(R - mean) / (std + 1e-6) within the group, std unbiased; a group of one keeps its reward (mean 0, std 1). [B] → [B]."""
+    """(R - mean) / (std + 1e-6) within the group, std unbiased; a group of one keeps its reward (mean 0, std 1). [B] → [B].
+
+    Equal rewards: exactly 0.
+    """
     index, size = _groups(group)
     mean = _group_mean(rewards, index, size)
     squares = torch.zeros_like(size, dtype=rewards.dtype).index_add_(0, index, (rewards - mean[index]) ** 2)
     std = (squares / (size - 1).clamp(min=1)).sqrt()
     normalised = (rewards - mean[index]) / (std[index] + STD_FLOOR)
-    return torch.where(size[index] > 1, normalised, rewards)
+    return torch.where(zero_variance(rewards, group), 0.0, torch.where(size[index] > 1, normalised, rewards))
 
 
 def dr_grpo(rewards: Tensor, group: Tensor) -> Tensor:
-    """R - mean of the group, without the division by its spread; a group of one keeps its reward. [B] → [B]."""
+    """R - mean of the group, without the division by its spread; a group of one keeps its reward. Equal rewards: exactly 0. [B] → [B]."""
     index, size = _groups(group)
     mean = _group_mean(rewards, index, size)
-    return torch.where(size[index] > 1, rewards - mean[index], rewards)
+    return torch.where(zero_variance(rewards, group), 0.0, torch.where(size[index] > 1, rewards - mean[index], rewards))
 
 
 def rloo(rewards: Tensor, group: Tensor) -> Tensor:
-    """R - mean of the *other* members = G/(G-1) (R - mean); a group of one keeps its reward. [B] → [B]."""
+    """R - mean of the *other* members = G/(G-1) (R - mean); a group of one keeps its reward. Equal rewards: exactly 0. [B] → [B]."""
     index, size = _groups(group)
-    scale = size / (size - 1).clamp(min=1)
+    scale = size.to(rewards.dtype) / (size - 1).clamp(min=1)
     return torch.where(size[index] > 1, scale[index] * dr_grpo(rewards, group), rewards)
 
 
 def reinforce_plus_plus(rewards: Tensor, loss_mask: Tensor, discount: float = 1.0) -> Tensor:
     """Each loss token's discounted return, whitened over all loss tokens of the batch. rewards [B], loss_mask [B, T] → [B, T].
 
-    A token's return is discount^k R, k = loss tokens of the trajectory that follow it.
+    A token's return is discount^k R, k = loss tokens of the trajectory that follow it. The baseline is the batch's: a group of equal
+    rewards has an advantage here, as soon as other groups' rewards differ from it.
     """
     following = loss_mask.flip(-1).cumsum(-1).flip(-1) - 1
     returns = rewards[:, None] * torch.full_like(rewards[:, None], discount) ** following.clamp(min=0)
@@ -85,10 +90,15 @@ def reinforce_plus_plus(rewards: Tensor, loss_mask: Tensor, discount: float = 1.
 
 
 def whiten(values: Tensor, mask: Tensor) -> Tensor:
-    """(x - mean) / (std + 1e-6) over the masked entries, std unbiased; 0 elsewhere. Fewer than two entries stay as they are."""
+    """(x - mean) / (std + 1e-6) over the masked entries, std unbiased; 0 elsewhere, and everywhere when all entries are equal.
+
+    Fewer than two entries stay as they are.
+    """
     chosen = values[mask]
     if chosen.numel() < 2:
         return torch.where(mask, values, 0.0)
+    if chosen.max() == chosen.min():
+        return torch.zeros_like(values)
     return torch.where(mask, (values - chosen.mean()) / (chosen.std() + STD_FLOOR), 0.0)
 
 
@@ -125,7 +135,10 @@ def gae(
 
 
 def zero_variance(rewards: Tensor, group: Tensor) -> Tensor:
-    """bool [B]: the trajectory's group has more than one member and all of them the very same reward (no signal)."""
+    """bool [B]: the trajectory's group has more than one member and all of them the very same reward.
+
+    No signal where the baseline is the group's own (GRPO, Dr. GRPO, RLOO); REINFORCE++ and GAE compare with others.
+    """
     index, size = _groups(group)
     high = torch.full_like(size, -torch.inf, dtype=rewards.dtype).scatter_reduce_(0, index, rewards, "amax")
     low = torch.full_like(size, torch.inf, dtype=rewards.dtype).scatter_reduce_(0, index, rewards, "amin")

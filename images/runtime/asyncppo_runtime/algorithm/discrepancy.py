@@ -20,13 +20,12 @@ from asyncppo_runtime.algorithm.ratios import bounded_exp, log_ratio
 class Correction:
     """mask: bool [B, T], loss tokens that are kept (False outside the loss mask). weight: float [B, T], 0 where not kept.
 
-    log_ratio: float [B, T], log r_d, 0 outside the loss mask. capped: bool [B, T], kept tokens whose weight is the cap, below r_d.
+    log_ratio: float [B, T], log r_d, 0 outside the loss mask.
     """
 
     mask: Tensor
     weight: Tensor
     log_ratio: Tensor
-    capped: Tensor
 
 
 def correct(spec: DiscrepancySpec, old_logprobs: Tensor, behavior_logprobs: Tensor, loss_mask: Tensor) -> Correction:
@@ -38,20 +37,19 @@ def correct(spec: DiscrepancySpec, old_logprobs: Tensor, behavior_logprobs: Tens
     log = log_ratio(old_logprobs.detach(), behavior_logprobs.detach(), loss_mask)
     kept = CONTROLS[spec.control](log, loss_mask, spec) & loss_mask
     ratio = bounded_exp(log)
-    capped = torch.zeros_like(kept)
     if spec.control is DiscrepancyControl.NONE:
         weight = torch.ones_like(ratio)
     elif spec.control is DiscrepancyControl.ICE_POP:
         weight = ratio
     elif spec.weight is DiscrepancyWeight.IMPORTANCE:
-        weight, capped = ratio.clamp(max=spec.cap), kept & (ratio > spec.cap)
+        weight = ratio.clamp(max=spec.cap)
     elif spec.control is DiscrepancyControl.TIS:
         raise CombinationError(
             "algorithm.discrepancy: TIS only weights, so MaskOnly would leave no control at all; set weight: Importance, or control: None"
         )
     else:
         weight = torch.ones_like(ratio)
-    return Correction(mask=kept, weight=torch.where(kept, weight, 0.0), log_ratio=log, capped=capped)
+    return Correction(mask=kept, weight=torch.where(kept, weight, 0.0), log_ratio=log)
 
 
 def token_mask(log: Tensor, loss_mask: Tensor, spec: DiscrepancySpec) -> Tensor:

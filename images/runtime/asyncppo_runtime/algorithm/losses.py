@@ -5,7 +5,7 @@ discrepancy control (`discrepancy`), log-probs (`logprobs`) nor what is reported
 
 With s the staleness ratio, A the advantage, w and m the correction's detached weight and mask, n_t the normaliser's weight of a token:
 
-    loss = -sum_t n_t m_t w_t J_t  -  entropyCoefficient sum_t n_t H_t  +  klCoefficient sum_t n_t k3_t
+    loss = -sum_t n_t m_t w_t J_t  -  entropyCoefficient sum_t n_t H_t  +  klCoefficient sum_t n_t k3_t (bounded, see `kl_k3`)
 
     PPO          J = min(s A, clip(s, 1 - low, 1 + high) A); for A < 0 at least dualClip A
     GSPO         as PPO with s_i = exp(mean_t log s_t) of the sequence, its gradient spread over the tokens
@@ -21,7 +21,9 @@ from torch import Tensor
 
 from asyncppo.api.training import AlgorithmSpec, Loss, Normalization
 from asyncppo_runtime.algorithm.discrepancy import Correction
-from asyncppo_runtime.algorithm.ratios import bounded_exp, in_log_precision, log_ratio
+from asyncppo_runtime.algorithm.ratios import EXPONENT_LIMIT, bounded_exp, in_log_precision, log_ratio
+
+K3_LIMIT = 10.0
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,7 @@ def policy_loss(settings: LossSettings, inputs: LossInputs, normalizer: Normaliz
     if inputs.entropy is not None:
         entropy = (shares * torch.where(inputs.loss_mask, inputs.entropy, 0.0)).sum()
     if inputs.reference_logprobs is not None:
-        log = log_ratio(inputs.reference_logprobs.detach(), inputs.policy_logprobs, inputs.loss_mask)
-        kl = (shares * (bounded_exp(log) - log - 1)).sum()
+        kl = (shares * kl_k3(inputs.reference_logprobs.detach(), inputs.policy_logprobs, inputs.loss_mask)).sum()
     if settings.entropy_coefficient and inputs.entropy is None:
         raise ValueError("entropy_coefficient is set: pass the entropy (forward_logprobs(..., with_entropy=True))")
     if settings.kl_coefficient and inputs.reference_logprobs is None:
@@ -162,6 +163,17 @@ def policy_loss(settings: LossSettings, inputs: LossInputs, normalizer: Normaliz
         clipped_low=surrogate.clipped_low & inputs.loss_mask,
         dual_clipped=surrogate.dual_clipped & inputs.loss_mask,
     )
+
+
+def kl_k3(reference_logprobs: Tensor, policy_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """k3 = e^d - d - 1 with d = reference - policy log-prob, of each token; [B, T], 0 outside the mask.
+
+    d is clamped to ±20 once, before both terms, and the result to 10: a token beyond either has no gradient. Clamping the exponential
+    alone would leave -d, whose gradient pushes a token that is far too unlikely further down; without the second bound one token of
+    e^20 would own the whole clipped gradient.
+    """
+    log = log_ratio(reference_logprobs, policy_logprobs, mask).clamp(-EXPONENT_LIMIT, EXPONENT_LIMIT)
+    return (log.exp() - log - 1).clamp(max=K3_LIMIT)
 
 
 def _ppo(settings: LossSettings, inputs: LossInputs) -> _Surrogate:

@@ -1,12 +1,11 @@
-"""What a step says of itself, as sums that add up over micro-batches and ranks, and the means they end as.
+"""What a step says of itself, as sums that add up over micro-batches and ranks.
 
-Owns the sums, the means and what each means under which kind of old log-prob. Does not own names and units that leave the
-process (`asyncppo.report.measures`), nor rewards, gradients and times.
+Owns the sums and what each means under which kind of old log-prob. Does not own the means they end as (`learner.conversion`), names and
+units that leave the process (`asyncppo.report.measures`), nor rewards, gradients and times.
 
 All over loss tokens. d = old - behavior log-prob, where old is the exact value or the strategy's anchor.
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -18,7 +17,7 @@ from torch import Tensor
 from asyncppo_runtime.algorithm.audit import AuditSums
 from asyncppo_runtime.algorithm.batch import TokenBatch
 from asyncppo_runtime.algorithm.discrepancy import Correction
-from asyncppo_runtime.algorithm.losses import LossOutput, LossSettings
+from asyncppo_runtime.algorithm.losses import LossOutput
 from asyncppo_runtime.algorithm.moments import RatioSums
 from asyncppo_runtime.algorithm.ratios import log_ratio
 
@@ -27,30 +26,12 @@ Histogram = Mapping[int, int]
 
 @dataclass(frozen=True)
 class DiscrepancySums:
-    """Sums of d over tokens.
-
-    signed: of d. absolute: of |d|. squares: of d². k3: of e^d - d - 1. by_staleness: staleness → (tokens, sum of |d|).
-    probability_*: of p_old and p_behavior = e^logprob (o, b), their squares and product, and of |o - b|.
-    sequences, sequence_squares: sequences, and the sum over them of (product of e^d)².
-    """
+    """Sums of d over tokens. k3: of e^d - d - 1. by_staleness: staleness → (tokens, sum of |d|)."""
 
     tokens: int = 0
-    signed: float = 0.0
-    absolute: float = 0.0
-    squares: float = 0.0
     k3: float = 0.0
     max_abs: float = 0.0
     by_staleness: Mapping[int, tuple[int, float]] = field(default_factory=dict)
-    ratio: RatioSums = field(default_factory=RatioSums)
-    probability_o: float = 0.0
-    probability_b: float = 0.0
-    probability_oo: float = 0.0
-    probability_bb: float = 0.0
-    probability_ob: float = 0.0
-    probability_gap: float = 0.0
-    max_probability_gap: float = 0.0
-    sequences: int = 0
-    sequence_squares: float = 0.0
 
     def __add__(self, other: "DiscrepancySums") -> "DiscrepancySums":
         """The sums over both parts."""
@@ -62,12 +43,12 @@ class StepSums:
     """Sums over a part of a step's batch; `a + b` is the sum over both.
 
     From the batch alone (`batch_sums`): trajectories, tokens, exact_tokens (scored by the version that sampled them), staleness
-    (per token) and, per trajectory, oldest_staleness (train version minus its oldest), end_staleness (minus its newest), span.
-    From the loss (`loss_sums`), over the tokens that took a forward (`measured`): the rest. loss, policy_loss, entropy, kl and
-    value_loss are normalised already and simply add up. audit: of the audited tokens.
-    masked_low/high: dropped by the correction, with an r_d of their own below/above 1.
-    capped: kept with less weight than r_d.
-    out_of_range: r_s outside the clip range whatever the sign of the advantage. active, masked, clipped, masked_and_clipped: quadrants.
+    (per token) and, per trajectory, oldest_staleness (train version minus its oldest).
+    From the loss (`loss_sums`), over the tokens that took a forward (`measured`): the rest. loss, entropy, kl and value_loss are
+    normalised already and simply add up. audit: of the audited tokens. active, masked, clipped, masked_and_clipped: quadrants.
+
+    Under a proxy discrepancy, staleness_ratio and the quadrants mix engine mismatch and policy movement: with Recompute clips near 0 are
+    an artefact and the discrepancy grows with staleness (its slope shows the mixing). The rest holds whatever the old log-probs are.
     """
 
     trajectories: int = 0
@@ -75,27 +56,14 @@ class StepSums:
     exact_tokens: int = 0
     staleness: Histogram = field(default_factory=dict)
     oldest_staleness: Histogram = field(default_factory=dict)
-    end_staleness: Histogram = field(default_factory=dict)
-    span: Histogram = field(default_factory=dict)
     loss: float = 0.0
-    policy_loss: float = 0.0
     entropy: float = 0.0
     kl: float = 0.0
     value_loss: float = 0.0
-    value_squared_error: float = 0.0
-    value_clipped: int = 0
     measured: int = 0
     discrepancy: DiscrepancySums = field(default_factory=DiscrepancySums)
     staleness_ratio: RatioSums = field(default_factory=RatioSums)
     policy_ratio: RatioSums = field(default_factory=RatioSums)
-    masked_low: int = 0
-    masked_high: int = 0
-    dropped_sequences: int = 0
-    capped: int = 0
-    clipped_high: int = 0
-    clipped_low: int = 0
-    dual_clipped: int = 0
-    out_of_range: int = 0
     active: int = 0
     masked: int = 0
     clipped: int = 0
@@ -123,15 +91,12 @@ def batch_sums(batch: TokenBatch) -> StepSums:
     has = mask.any(-1)
     top = torch.iinfo(torch.int64).max
     oldest = torch.where(mask, batch.policy_version, top).amin(-1)[has]
-    newest = torch.where(mask, batch.policy_version, -1).amax(-1)[has]
     return StepSums(
         trajectories=batch.token_ids.shape[0],
         tokens=batch.loss_tokens,
         exact_tokens=int((mask & (batch.old_version_used == batch.policy_version)).sum()),
         staleness=_histogram(batch.staleness[mask]),
         oldest_staleness=_histogram(batch.train_version - oldest),
-        end_staleness=_histogram(batch.train_version - newest),
-        span=_histogram(newest - oldest),
     )
 
 
@@ -142,38 +107,21 @@ def discrepancy_sums(batch: TokenBatch, anchor_logprobs: Tensor) -> DiscrepancyS
     d = log[mask].double()
     if d.numel() == 0:
         return DiscrepancySums()
-    old, behavior = anchor_logprobs.detach()[mask].double().exp(), batch.behavior_logprobs[mask].double().exp()
-    gap = (old - behavior).abs()
     staleness, absolute = batch.staleness[mask], d.abs()
     present = torch.unique(staleness)
     limited = d.clamp(-20.0, 20.0)
-    products = (2 * log.double().sum(-1)[mask.any(-1)]).clamp(-20.0, 20.0).exp()
     return DiscrepancySums(
         tokens=d.numel(),
-        signed=float(d.sum()),
-        absolute=float(absolute.sum()),
-        squares=float((d * d).sum()),
         k3=float((torch.expm1(limited) - limited).sum()),
         max_abs=float(absolute.max()),
         by_staleness={
             int(lag): (int((staleness == lag).sum()), float(absolute[staleness == lag].sum())) for lag in present
         },
-        ratio=RatioSums.of(log, mask),
-        probability_o=float(old.sum()),
-        probability_b=float(behavior.sum()),
-        probability_oo=float((old * old).sum()),
-        probability_bb=float((behavior * behavior).sum()),
-        probability_ob=float((old * behavior).sum()),
-        probability_gap=float(gap.sum()),
-        max_probability_gap=float(gap.max()),
-        sequences=products.numel(),
-        sequence_squares=float(products.sum()),
     )
 
 
 def loss_sums(
     batch: TokenBatch,
-    settings: LossSettings,
     anchor_logprobs: Tensor,
     policy_logprobs: Tensor,
     correction: Correction,
@@ -181,26 +129,15 @@ def loss_sums(
 ) -> StepSums:
     """What a (micro-)batch's loss adds: discrepancy of the anchor, ratios, masks and clips. Tensors [B, T], as the loss took them."""
     mask, kept, clipped = batch.loss_mask, correction.mask, output.clipped
-    ratio = output.log_staleness_ratio
-    low, high = math.log1p(-settings.clip_low), math.log1p(settings.clip_high)
     dropped = mask & ~kept
     return StepSums(
         loss=float(output.loss.detach()),
-        policy_loss=float(output.policy),
         entropy=float(output.entropy),
         kl=float(output.kl),
         measured=int(mask.sum()),
         discrepancy=discrepancy_sums(batch, anchor_logprobs),
-        staleness_ratio=RatioSums.of(ratio, mask),
+        staleness_ratio=RatioSums.of(output.log_staleness_ratio, mask),
         policy_ratio=RatioSums.of(log_ratio(policy_logprobs.detach(), batch.behavior_logprobs, mask), mask),
-        masked_low=int((dropped & (correction.log_ratio < 0)).sum()),
-        masked_high=int((dropped & (correction.log_ratio >= 0)).sum()),
-        dropped_sequences=int((mask.any(-1) & ~kept.any(-1)).sum()),
-        capped=int(correction.capped.sum()),
-        clipped_high=int(output.clipped_high.sum()),
-        clipped_low=int(output.clipped_low.sum()),
-        dual_clipped=int(output.dual_clipped.sum()),
-        out_of_range=int((mask & ((ratio < low) | (ratio > high))).sum()),
         active=int((kept & ~clipped).sum()),
         masked=int((dropped & ~clipped).sum()),
         clipped=int((kept & clipped).sum()),

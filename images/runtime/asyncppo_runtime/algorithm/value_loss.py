@@ -1,4 +1,4 @@
-"""The critic's loss: dataclass in, dataclass out. Owns the formula; does not own the critic, nor the returns (`advantages.gae`).
+"""The critic's loss. Owns the formula; does not own the critic, nor the returns (`advantages.gae`).
 
 With V the value of a loss token's context now, V_0 the one at batch time, R the return and n the normaliser's weight of the token:
 
@@ -7,22 +7,10 @@ With V the value of a loss token's context now, V_0 the one at batch time, R the
 without a clip c the second term is not there.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from asyncppo_runtime.algorithm.losses import Normalizer
-
-
-@dataclass(frozen=True)
-class ValueOutput:
-    """loss: scalar with gradient, normalised. squared_error, clipped: sums over loss tokens of (V - R)^2 and of tokens whose value
-    gets no gradient."""
-
-    loss: Tensor
-    squared_error: float
-    clipped: int
 
 
 def value_loss(
@@ -32,18 +20,15 @@ def value_loss(
     loss_mask: Tensor,
     normalizer: Normalizer,
     clip: float | None = None,
-) -> ValueOutput:
-    """All [B, T] float, loss_mask bool. values carry the gradient."""
+) -> Tensor:
+    """Scalar with gradient, normalised. All [B, T] float, loss_mask bool; values carry the gradient."""
     returns, old_values = returns.detach(), old_values.detach()
-    plain = (values - returns) ** 2
-    worst, cut = plain, torch.zeros_like(loss_mask)
+    worst = (values - returns) ** 2
     if clip is not None:
         held = (old_values + (values - old_values).clamp(-clip, clip) - returns) ** 2
-        worst = torch.maximum(plain, held)
-        cut = loss_mask & (held > plain)
+        worst = torch.maximum(worst, held)
     weights = normalizer.weights(loss_mask, values.dtype)
-    loss = 0.5 * (weights * torch.where(loss_mask, worst, 0.0)).sum()
-    return ValueOutput(loss, float(plain.detach()[loss_mask].double().sum()), int(cut.sum()))
+    return 0.5 * (weights * torch.where(loss_mask, worst, 0.0)).sum()
 
 
 def explained_variance(values: Tensor, returns: Tensor, loss_mask: Tensor) -> float:

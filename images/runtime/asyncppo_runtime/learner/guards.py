@@ -18,7 +18,7 @@ MISLABELLED_IN_A_ROW = 256
 
 
 class DiscrepancyGuard:
-    """bound: of one token, nats (`oldLogits.segmentBound` or its default). Keeps the last updates' means, in memory: after a restart it
+    """bound: of a segment, nats (`oldLogits.segmentBound` or its default). Keeps the last updates' means, in memory: after a restart it
     learns them anew."""
 
     def __init__(self, bound: float) -> None:

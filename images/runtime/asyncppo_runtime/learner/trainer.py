@@ -41,7 +41,7 @@ from asyncppo_runtime.old_logprobs.registry import make_strategy
 from asyncppo_runtime.old_logprobs.scoring import merged_scores, score_segments
 from asyncppo_runtime.old_logprobs.verify import segment_bound
 from asyncppo_runtime.policy import build_model, build_tokenizer, save_pretrained, torch_dtype
-from asyncppo_runtime.policy.state import policy_tensors
+from asyncppo_runtime.policy.state import buffer_names, policy_tensors
 from asyncppo_runtime.weights.cast import published_form
 from asyncppo_runtime.weights.hashing import tensors_hash
 
@@ -128,7 +128,7 @@ class Trainer:
 
     def export_version(self) -> ExportedVersion:
         """The resident parameters, ready to be published; copies, so training may go on."""
-        published = published_form(self._tensors, self._spec.rollout.engine.precision)
+        published = published_form(self._tensors, self._spec.rollout.engine.precision, buffer_names(self.model))
         return ExportedVersion(self.train_hash(), tensors_hash(published), published, self._canary())
 
     @torch.no_grad()
@@ -147,8 +147,7 @@ class Trainer:
     def accumulate(self, groups: list[list[StoredTrajectory]], update: int, version: int) -> Accumulated:
         """The gradient of the batch's loss, into `.grad`; the parameters stay. `version` is the resident one (v_train).
 
-        Groups without variance have advantage 0: unless entropy or KL terms give them a gradient of their own they take no forward,
-        which changes no gradient (the normaliser counts their tokens all the same).
+        Trajectories that cannot have a gradient take no forward (`_with_gradient`); the normaliser counts their tokens all the same.
 
         A strategy that makes its anchors while the step is computed gives them back as scores, for the record.
         GuardError for a loss that is not finite; BatchError,
@@ -166,19 +165,17 @@ class Trainer:
         sums = batch_sums(batch)
         normalizer = Normalizer.of(algorithm.normalization, batch.loss_mask)
         proxy = self.strategy.traits.timing is Timing.AT_STEP
-        spared = not algorithm.entropy_coefficient and not algorithm.kl_coefficient and not proxy and judgement is None
-        rows = torch.nonzero(~idle if spared else torch.ones_like(idle))[:, 0]
+        rows = torch.nonzero(self._with_gradient(batch))[:, 0]
         scores: list[Score] = []
         self._optimizer.zero_grad(set_to_none=True)
-        if rows.numel():
-            for part in micro_batches(batch.select(rows), self._spec.optimizer.micro_batch_tokens):
-                own, width = rows[part.rows], part.batch.token_ids.shape[1]
-                judged = judgement.select(own, width) if judgement is not None else None
-                known = truth.select(own, width) if truth is not None else None
-                part_sums, anchor = self._backward(part.batch, normalizer, judged, known)
-                sums = sums + part_sums
-                if proxy:
-                    scores += proxy_scores(groups, own, anchor, self.strategy.traits.kind)
+        for part in micro_batches(batch.select(rows), self._spec.optimizer.micro_batch_tokens):
+            own, width = rows[part.rows], part.batch.token_ids.shape[1]
+            judged = judgement.select(own, width) if judgement is not None else None
+            known = truth.select(own, width) if truth is not None else None
+            part_sums, anchor = self._backward(part.batch, normalizer, judged, known)
+            sums = sums + part_sums
+            if proxy:
+                scores += proxy_scores(groups, own, anchor, self.strategy.traits.kind)
         self._sums = sums
         if not math.isfinite(sums.loss + sums.value_loss):
             raise GuardError(
@@ -188,6 +185,22 @@ class Trainer:
         if judgement is not None:
             explained = explained_variance(judgement.values, judgement.returns, batch.loss_mask)
         return Accumulated(update_metrics(batch, idle, sums, explained), scores)
+
+    def _with_gradient(self, batch: TokenBatch) -> torch.Tensor:
+        """bool [B]: trajectories that must take a forward, at least one.
+
+        Where the policy's loss is the only term, a trajectory whose advantage is 0 on all its loss tokens has no gradient, whatever the
+        estimator. Entropy, KL and the critic's loss have one without any advantage, and a proxy's anchors are made for every trajectory.
+        """
+        algorithm = self._spec.algorithm
+        terms = algorithm.entropy_coefficient or algorithm.kl_coefficient or self.critic is not None
+        if terms or self.strategy.traits.timing is Timing.AT_STEP:
+            return torch.ones_like(batch.lengths, dtype=torch.bool)
+        found = (batch.advantages != 0).any(-1)
+        if not found.any():
+            # A gradient of 0 is not the same as none: with none the optimizer would skip the step, momentum and weight decay included.
+            found[batch.lengths.argmin()] = True
+        return found
 
     def with_advantages(self, batch: TokenBatch) -> tuple[TokenBatch, Judgement | None]:
         """The batch with its advantages; with GAE also what the critic, as it is now, says of it."""
@@ -239,12 +252,8 @@ class Trainer:
                 normalizer,
                 self.critic.spec.value_clip,
             )
-            loss = loss + self.critic.spec.value_coefficient * value.loss
-            sums = StepSums(
-                value_loss=float(value.loss.detach()),
-                value_squared_error=value.squared_error,
-                value_clipped=value.clipped,
-            )
+            loss = loss + self.critic.spec.value_coefficient * value
+            sums = StepSums(value_loss=float(value.detach()))
         torch.autograd.backward(loss)
         if truth is not None:
             sums = sums + StepSums(
@@ -259,7 +268,7 @@ class Trainer:
                     truth.audited,
                 )
             )
-        return sums + loss_sums(batch, self._settings, anchor, policy.logprobs, correction, output), anchor
+        return sums + loss_sums(batch, anchor, policy.logprobs, correction, output), anchor
 
     @torch.no_grad()
     def _reference_logprobs(self, batch: TokenBatch) -> torch.Tensor | None:

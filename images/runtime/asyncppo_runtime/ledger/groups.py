@@ -5,12 +5,12 @@ been lost `max_attempts` times: then the whole group is discarded as `group_inco
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 
 from asyncppo_runtime.ledger import counters, fates
 from asyncppo_runtime.ledger.database import Database, ids
 from asyncppo_runtime.ledger.fates import Place
-from asyncppo_runtime.ledger.records import Fate, GroupCounts, LeaseState, LedgerSettings, Reason
+from asyncppo_runtime.ledger.records import Fate, LeaseState, LedgerSettings, Reason
 
 OPEN, READY, TRAINED, DISCARDED = "Open", "Ready", "Trained", "Discarded"
 FREE, LEASED, FILLED, CLOSED = "Free", "Leased", "Filled", "Closed"
@@ -42,11 +42,6 @@ def open_group(db: Database, settings: LedgerSettings) -> int:
 def live_groups(db: Database) -> int:
     """Groups opened and neither trained nor discarded."""
     return db.counters.value(counters.GROUPS + OPEN) + db.counters.value(counters.GROUPS + READY)
-
-
-def counts(counted: Mapping[str, int]) -> GroupCounts:
-    """Group counts from counter values."""
-    return GroupCounts(*(counted.get(counters.GROUPS + state, 0) for state in (OPEN, READY, TRAINED, DISCARDED)))
 
 
 def set_state(db: Database, group_ids: Collection[int], before: str, after: str, reason: str = "") -> None:

@@ -3,7 +3,7 @@
 Owns the list of what can be asked of a ledger that is written to. Does not own how any of it is done: one module per concept does.
 
 Threads: SQLite's connection belongs to the thread that called `open`. Open, use and close a ledger on one dedicated thread (a
-ThreadPoolExecutor with one worker). `totals` and `group_counts` alone may be called from anywhere.
+ThreadPoolExecutor with one worker). `totals` alone may be called from anywhere.
 
 Times (`now`) are seconds on any clock that does not jump; they are only compared within one opening.
 """

@@ -13,17 +13,7 @@ from asyncppo.sync.columns import SealRule
 from asyncppo.wire.experience import Manifest
 from asyncppo.wire.membership import Member
 from asyncppo.wire.versions import VersionRecord
-from asyncppo_runtime.ledger import (
-    batches,
-    checkpoints,
-    epochs,
-    failures,
-    groups,
-    inspection,
-    members,
-    scores,
-    versions,
-)
+from asyncppo_runtime.ledger import batches, checkpoints, epochs, failures, inspection, members, scores, versions
 from asyncppo_runtime.ledger import manifests as manifests_module
 from asyncppo_runtime.ledger.counters import read_counts, recount, totals_of
 from asyncppo_runtime.ledger.database import Database, open_reader
@@ -32,7 +22,6 @@ from asyncppo_runtime.ledger.records import (
     EpochRecord,
     Event,
     FailureRun,
-    GroupCounts,
     LeaseState,
     LedgerSettings,
     LedgerView,
@@ -114,10 +103,6 @@ class LedgerReader:
         """Committed checkpoints that have not been dropped, oldest first."""
         with self._db.reading():
             return checkpoints.checkpoints(self._db)
-
-    def group_counts(self) -> GroupCounts:
-        """How many groups are open, ready, trained, discarded."""
-        return groups.counts(self._counts())
 
     def ready_groups(self) -> list[ReadyGroup]:
         """Complete, untrained groups, oldest version first, then by id."""

@@ -336,21 +336,6 @@ class OpenGroup:
         return min((version for version in (self.recorded_version, self.granted_version) if version >= 0), default=-1)
 
 
-@dataclass(frozen=True, slots=True)
-class GroupCounts:
-    """Groups now. live = open + ready: what the admission capacity is compared with."""
-
-    open: int
-    ready: int
-    trained: int
-    discarded: int
-
-    @property
-    def live(self) -> int:
-        """Groups opened and neither trained nor discarded."""
-        return self.open + self.ready
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredSegment:
     """A segment and what became of it. old_logprobs: float64 [tokens], None unless scored; behavior_logprobs likewise, None when

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from asyncppo.api.correction import OldLogitsSpec, StalenessSpec, Strategy
@@ -161,9 +160,6 @@ def bytes_of(tensors: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
-def own_copy(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """Detached copies that later in-place changes do not reach; floating ones in `dtype` where given."""
-    return {
-        name: tensor.detach().to(dtype=dtype if dtype and tensor.is_floating_point() else tensor.dtype, copy=True)
-        for name, tensor in tensors.items()
-    }
+def own_copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Detached copies that later in-place changes do not reach."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}

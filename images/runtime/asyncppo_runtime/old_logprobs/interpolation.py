@@ -5,11 +5,9 @@ With d = staleness of the token and alpha = (d - 1)/d, 0 for d = 0 (A-3PO: the p
     LogLinear   log pi_prox = log mu + alpha (log pi_theta - log mu)
     Linear          pi_prox = (1 - alpha) mu + alpha pi_theta
 
-Either way masking and clipping only re-parametrise bounds on the single ratio pi_theta/mu; the `*_bounds` functions say which.
+Either way masking and clipping only re-parametrise bounds on the single ratio pi_theta/mu; `tests/unit/old_logprobs/test_interpolation.py`
+has their formulas.
 """
-
-import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -37,44 +35,6 @@ def linear(behavior_logprobs: Tensor, policy_logprobs: Tensor, alpha: Tensor) ->
     behavior, policy = in_log_precision(behavior_logprobs.detach()), in_log_precision(policy_logprobs.detach())
     weight = alpha.to(behavior.dtype)
     return torch.logaddexp(behavior + torch.log1p(-weight), policy + torch.log(weight))
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Inclusive bounds on r = pi_theta/mu that say the same as bounds on the decomposed ratios; inf or 0 where a side never binds."""
-
-    lowest: float
-    highest: float
-
-
-def log_linear_clip_bounds(alpha: float, low: float, high: float) -> Bounds:
-    """Bounds on r equivalent to low <= r_s <= high: r_s = r^(1 - alpha)."""
-    if alpha == 1.0:
-        return Bounds(0.0, math.inf)
-    return Bounds(low ** (1 / (1 - alpha)), high ** (1 / (1 - alpha)))
-
-
-def log_linear_mask_bounds(alpha: float, bound: float) -> Bounds:
-    """Bounds on r equivalent to 1/bound <= r_d <= bound: r_d = r^alpha."""
-    if alpha == 0.0:
-        return Bounds(0.0, math.inf)
-    return Bounds(bound ** (-1 / alpha), bound ** (1 / alpha))
-
-
-def linear_clip_bounds(alpha: float, low: float, high: float) -> Bounds:
-    """Bounds on r equivalent to low <= r_s <= high: r_s = r/(w + (1 - w) r) with w = 1 - alpha; r_s never reaches 1/alpha."""
-    w = 1.0 - alpha
-    lowest = low * w / (1.0 - low * alpha)
-    highest = high * w / (1.0 - high * alpha) if high * alpha < 1.0 else math.inf
-    return Bounds(lowest, highest)
-
-
-def linear_mask_bounds(alpha: float, bound: float) -> Bounds:
-    """Bounds on r equivalent to 1/bound <= r_d <= bound: r_d = w + (1 - w) r with w = 1 - alpha."""
-    if alpha == 0.0:
-        return Bounds(0.0, math.inf)
-    w = 1.0 - alpha
-    return Bounds(max(0.0, (1.0 / bound - w) / alpha), (bound - w) / alpha)
 
 
 class LogLinear(OldLogprobStrategy):

@@ -177,10 +177,6 @@ class VersionRing:
         """Kept versions, ascending."""
         return sorted(self._hashes)
 
-    def pins(self, version: int) -> int:
-        """How many need it."""
-        return self._pins[version]
-
     @contextmanager
     def hold(self, version: int, model: nn.Module) -> Iterator[HeldVersion]:
         """`model` with the version's tensors, pinned meanwhile. Their hash is computed from what is loaded, and compared.

@@ -100,7 +100,7 @@ def score_segments(
     """Score each segment under its own version and verify it on the way; one borrowing per distinct version.
 
     trajectory_of: segments of one trajectory and version share one forward, cut after the last of them. records: what is known of each
-    version. bound: largest |old - behavior| of a token (`verify.segment_bound`).
+    version. bound: on |old - behavior| of a segment (`verify.segment_bound`).
     """
     result: Scoring[S] = Scoring([], [], [], {}, {})
     by_version: dict[int, list[S]] = defaultdict(list)
@@ -170,13 +170,9 @@ def _score_version(
 
 def believe(made: Sequence[tuple[S, Tensor]], version: int, train_hash: str, bound: float, result: Scoring[S]) -> None:
     """Sort scores made by a lender that has been verified: into `result.scored`, or `refused` when the values speak against it."""
-    if not made:
-        return
-    behaviors = [np.asarray(segment.behavior_logprobs, dtype=np.float64) for segment, _ in made]
-    together = verify_scores(torch.cat([old for _, old in made]), torch.from_numpy(np.concatenate(behaviors)), bound)
-    for (segment, old), behavior in zip(made, behaviors, strict=True):
-        # All at once first: one by one only to find who is to blame.
-        verdict = together if together.accepted else verify_scores(old, torch.from_numpy(behavior.copy()), bound)
+    for segment, old in made:
+        behavior = torch.tensor(np.asarray(segment.behavior_logprobs, dtype=np.float64))
+        verdict = verify_scores(old, behavior, bound)
         if verdict.accepted:
             result.scored.append(ScoredSegment(segment, old, version, train_hash))
         else:

@@ -32,13 +32,13 @@ def torch_dtype(precision: Precision) -> torch.dtype:
 
 
 def build_model(spec: AsyncPPOJobSpec, seed: int, dtype: torch.dtype) -> "PreTrainedModel":
-    """The policy with its initial weights, in `dtype`, on the CPU, in eval mode.
+    """The policy with its initial weights, parameters in `dtype`, on the CPU, in eval mode.
 
     builtin: weights drawn from `seed` in fp32 and then cast, so that every precision starts from the same numbers; the global
     random state is left as it was. pretrained: its own weights, cast. Raises UserError when the model cannot be had.
     """
     if spec.model.builtin is not None:
-        return _builtin(spec, spec.model.builtin, seed).to(dtype).eval()
+        return cast_parameters(_builtin(spec, spec.model.builtin, seed), dtype).eval()
     from transformers import AutoModelForCausalLM
 
     source = resolve(_pretrained(spec))
@@ -50,24 +50,36 @@ def build_model(spec: AsyncPPOJobSpec, seed: int, dtype: torch.dtype) -> "PreTra
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise UserError(f"{FIELD}: {source.name} cannot be loaded as a causal language model: {error}") from error
     _check_context(spec, model.config)
-    return model.to(dtype).eval()
+    return cast_parameters(model, dtype).eval()
 
 
 def build_architecture(spec: AsyncPPOJobSpec, dtype: torch.dtype) -> "PreTrainedModel":
     """The very module `build_model` makes, same names, shapes and buffers, with arbitrary weights; reads no weights file."""
     if spec.model.builtin is not None:
-        return _builtin(spec, spec.model.builtin, 0).to(dtype).eval()
+        return cast_parameters(_builtin(spec, spec.model.builtin, 0), dtype).eval()
     from transformers import AutoConfig, AutoModelForCausalLM
 
     source = resolve(_pretrained(spec))
     try:
         with quiet(), torch.random.fork_rng():
             config = AutoConfig.from_pretrained(source.name, **source.keywords)
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            model = _fresh(AutoModelForCausalLM.from_config(config, dtype=dtype))
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise UserError(f"{FIELD}: {source.name} is not a causal language model transformers knows: {error}") from error
     _check_context(spec, config)
-    return model.to(dtype).eval()
+    return cast_parameters(model, dtype).eval()
+
+
+def cast_parameters(model: "PreTrainedModel", dtype: torch.dtype) -> "PreTrainedModel":
+    """`model` with its parameters in `dtype` and its buffers as transformers made them.
+
+    `Module.to(dtype)` would cast buffers too, and they are no weights: rotary frequencies are float32 in every precision, in transformers
+    as in vLLM; in bfloat16 position 512 would turn by 0.7 rad too much or too little.
+    """
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(dtype)
+    return model
 
 
 def _pretrained(spec: AsyncPPOJobSpec) -> str:
@@ -115,9 +127,21 @@ def _dequantized(model: "PreTrainedModel") -> "PreTrainedModel":
     config = copy.deepcopy(model.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    plain = AutoModelForCausalLM.from_config(config, dtype=model.dtype)
+    plain = _fresh(AutoModelForCausalLM.from_config(config, dtype=model.dtype))
     plain.load_state_dict(model.state_dict())
     return plain
+
+
+@torch.no_grad()
+def _fresh(model: "PreTrainedModel") -> "PreTrainedModel":
+    """A module made from a configuration alone, its buffers as `from_pretrained` would have them.
+
+    `from_config` computes some of them (GPT-J's sines) in the model's own precision; `from_pretrained` fills them in again, in full.
+    """
+    for module in model.modules():
+        if next(module.buffers(recurse=False), None) is not None:
+            model._init_weights(module)
+    return model
 
 
 @contextlib.contextmanager

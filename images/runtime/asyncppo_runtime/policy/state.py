@@ -15,6 +15,12 @@ def policy_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in _state(model).items() if name in canonical}
 
 
+def buffer_names(model: nn.Module) -> frozenset[str]:
+    """Which of `policy_tensors` are no parameters: their dtype is the architecture's, whatever the policy's precision."""
+    buffers = {name for name, _ in model.named_buffers()}
+    return frozenset(buffers & policy_tensors(model).keys())
+
+
 def tied_names(model: nn.Module) -> Mapping[str, str]:
     """Every name of the model's state → its canonical name; they differ for the second name of a tied tensor."""
     first: dict[int, str] = {id(tensor): name for name, tensor in model.named_parameters()}

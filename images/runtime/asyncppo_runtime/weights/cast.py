@@ -4,7 +4,7 @@ The cast is a function of the train-side parameters alone, so it belongs to the 
 version's identity.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 
@@ -17,8 +17,10 @@ DTYPES: Mapping[Precision, torch.dtype] = {
 }
 
 
-def published_form(tensors: Mapping[str, torch.Tensor], precision: Precision) -> dict[str, torch.Tensor]:
-    """Copies of `tensors` on the CPU, contiguous, floating ones in `precision` (round to nearest even), others as they are.
+def published_form(
+    tensors: Mapping[str, torch.Tensor], precision: Precision, buffers: Collection[str] = ()
+) -> dict[str, torch.Tensor]:
+    """Copies of `tensors` on the CPU, contiguous, floating ones in `precision` (round to nearest even), others and `buffers` as they are.
 
     Every result owns its memory: the caller may go on training in place while these are written.
     """
@@ -26,7 +28,7 @@ def published_form(tensors: Mapping[str, torch.Tensor], precision: Precision) ->
     return {
         name: tensor.detach().to(
             device="cpu",
-            dtype=dtype if tensor.is_floating_point() else tensor.dtype,
+            dtype=dtype if tensor.is_floating_point() and name not in buffers else tensor.dtype,
             copy=True,
             memory_format=torch.contiguous_format,
         )

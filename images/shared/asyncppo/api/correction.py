@@ -82,8 +82,9 @@ class OldLogitsSpec(ApiModel):
     on_unavailable: OnUnavailable = OnUnavailable.FAIL
     """Fail stops the job, Discard drops the tokens and counts them, Fallback uses Recompute for them and says so."""
     segment_bound: PositiveFloat | None = None
-    """Largest |old - behavior| of any one token before its segment is taken for mislabelled.
-    Default: 0.01 when engine and learner both compute in Float32 or Float64, else 1.0."""
+    """How far old and behavior log-probs of a segment may lie apart, in nats, before it is taken for mislabelled: the bound on the mean of
+    |old - behavior| without its largest quarter, so that single outliers do not count; a segment of n tokens is allowed 1 + 99/n times
+    as much. Default: 0.001 when engine and learner both compute in Float32 or Float64, else 0.1."""
     audit_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Fraction of trajectories that are scored exactly as well, in any mode, to measure the proxy's errors."""
     snapshot: SnapshotSpec = SnapshotSpec()

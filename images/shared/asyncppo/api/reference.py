@@ -12,6 +12,7 @@ from asyncppo.api.job import API_VERSION, KIND, NAME_RULE, SHORT_NAME
 from asyncppo.api.rules import RULES
 from asyncppo.api.schema import Schema, allowed, spec_schema, structural
 from asyncppo.api.status import JobStatus
+from asyncppo.api.warnings import WARNINGS
 
 PATH = "docs/api.md"
 
@@ -43,6 +44,15 @@ _RULES = """## Rules across fields
 |---|---|---|
 """
 
+_WARNINGS = """## What is warned about
+
+Valid, but most likely not what is wanted. `asyncppo validate` and `asyncppo run` print these warnings, and a cluster has them in the
+message of the condition `Accepted`.
+
+| field | warning | what to do |
+|---|---|---|
+"""
+
 
 def page() -> str:
     """`docs/api.md`."""
@@ -56,6 +66,9 @@ def page() -> str:
             parts.append(f"## spec.{name}\n\n{node['description']}{must}\n\n" + _table(_rows(f"spec.{name}", node)))
     parts.append(
         _RULES + "".join(f"| {_code(rule.reads)} | {_cell(rule.message)} | {_cell(rule.remedy)} |\n" for rule in RULES)
+    )
+    parts.append(
+        _WARNINGS + "".join(f"| `{one.path}` | {_cell(one.message)} | {_cell(one.remedy)} |\n" for one in WARNINGS)
     )
     changeable = [f"- `spec.{path}`{' (upwards)' if path == ONLY_UPWARDS else ''}\n" for path in CHANGEABLE]
     parts.append(_CHANGES + "\n" + "".join(changeable))

@@ -247,4 +247,6 @@ class OptimizerSpec(ApiModel):
     micro_batch_tokens: PositiveInt = 16384
     """Token budget (padding included) of one forward; a batch is split into as many as it needs."""
     precision: Precision = Precision.FLOAT32
-    """The learner's compute precision; part of what a policy version is."""
+    """The learner's precision of compute, parameters and optimizer state; part of what a policy version is.
+    BFloat16 keeps no float32 copy of the parameters: below a learningRate of 1e-4 most of each step is lost to rounding, and a warning
+    says so."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asyncppo.api.manifest import load_manifest
+from asyncppo.api.warnings import warnings
 from asyncppo.cli.command import Subparsers
 from asyncppo.cli.exit_codes import ExitCode
 from asyncppo.errors import UserError
@@ -63,6 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
     with prepared(request, coordinate) as local:
         if local.folder.choice_file.exists():
             console.print(local.folder.choice_file.read_text().strip(), soft_wrap=True, markup=False, highlight=False)
+        for warning in warnings(local.job.spec):
+            console.print(f"warning: {warning}", soft_wrap=True, markup=False, highlight=False)
         with LiveView(console) if console.is_terminal else PlainView(sys.stdout) as screen:
             outcome = asyncio.run(local.execute(screen))
         summary = write_results(local.job, local.folder, outcome)

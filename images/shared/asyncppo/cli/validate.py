@@ -9,6 +9,7 @@ from pathlib import Path
 from asyncppo.api.correction import OldLogitsSpec, OnUnavailable, Scoring, Strategy
 from asyncppo.api.job import AsyncPPOJob
 from asyncppo.api.manifest import load_manifest
+from asyncppo.api.warnings import warnings
 from asyncppo.cli.command import Subparsers
 from asyncppo.cli.exit_codes import ExitCode
 from asyncppo.estimate.choice import choose
@@ -42,11 +43,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def verdict(job: AsyncPPOJob, where: str) -> str:
-    """What a valid job is about, for people."""
+    """What a valid job is about, for people, and what is doubtful about it."""
     lines = [f"{where} is valid: job {job.metadata.name} in namespace {job.metadata.namespace}", ""]
     rows = _rows(job)
     width = max(len(name) for name, _ in rows)
-    return "\n".join(lines + [f"  {name:<{width}}  {text}" for name, text in rows])
+    doubts = [f"\nwarning: {each}" for each in warnings(job.spec)]
+    return "\n".join(lines + [f"  {name:<{width}}  {text}" for name, text in rows] + doubts)
 
 
 def exactness(old_logits: OldLogitsSpec) -> str:
