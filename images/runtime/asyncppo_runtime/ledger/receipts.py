@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from asyncppo.wire.experience import Refusal, Segment, Trajectory, UploadReply, segment_digest
+from asyncppo.wire.experience import Refusal, Segment, Trajectory, UploadReply, segment_digest, unreadable
 from asyncppo.wire.membership import Member
 from asyncppo_runtime.ledger import counters, groups
 from asyncppo_runtime.ledger.database import Database, ids
@@ -69,6 +69,7 @@ class _Draft:
     discards: dict[str, list[int]] = field(default_factory=dict)
     spoiled: dict[str, list[int]] = field(default_factory=dict)
     late: list[int] = field(default_factory=list)
+    lost: dict[int, str] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
 
 
@@ -100,6 +101,9 @@ def _take(
 ) -> None:
     """One trajectory of a lease that is in flight or received: all of it is read before any of it is drafted."""
     lease_id = trajectory.lease_id
+    if lease.state == LeaseState.RECEIVED and not lease.digest:
+        _refuse(db, draft, lease_id, -1, Reason.MALFORMED)  # lost before; whatever comes now is of a finished lease
+        return
     spans = {index: recorded.span for index, recorded in lease.segments.items()}
     # A span that is recorded otherwise is not disorder but a conflict, which is worse: it is told apart below.
     spans |= {
@@ -107,8 +111,10 @@ def _take(
         for one in trajectory.segments
         if one.index not in spans
     }
-    if malformation(trajectory, spans.values()):
+    wrong = malformation(trajectory, spans.values())
+    if wrong:
         _refuse(db, draft, lease_id, -1, Reason.MALFORMED)
+        _draft_loss(draft, lease, trajectory, Reason.MALFORMED, wrong)
         return
     named = digests(trajectory)
     conflicts = _conflicts(lease, trajectory, named)
@@ -116,6 +122,7 @@ def _take(
         draft.violations.append(Reason.CONFLICT)
         for index in conflicts:
             _refuse(db, draft, lease_id, index, Reason.CONFLICT)
+        _draft_loss(draft, lease, trajectory, Reason.CONFLICT, "it says something else than what is recorded of it")
         return
     if lease.state == LeaseState.IN_FLIGHT:
         fresh = [segment for segment in trajectory.segments if segment.index not in lease.segments]
@@ -200,6 +207,22 @@ def _draft_finish(settings: LedgerSettings, draft: _Draft, lease: _Lease, trajec
         draft.discards.setdefault(reason, []).append(trajectory.lease_id)
 
 
+def _draft_loss(draft: _Draft, lease: _Lease, trajectory: Trajectory, reason: str, wrong: str) -> None:
+    """A finished trajectory that is refused ends its lease all the same: nothing better will come of it, and its place has lost an
+    attempt. Of what it says, nothing is kept; what was recorded of it before is discarded with it."""
+    if not trajectory.finished or lease.state != LeaseState.IN_FLIGHT:
+        return
+    lease_id = trajectory.lease_id
+    lease.state = LeaseState.RECEIVED
+    stand_in = unreadable(lease_id, lease.place.group_id, wrong)
+    draft.finished[lease_id] = stand_in
+    draft.places.append(lease.place)
+    draft.discards.setdefault(reason, []).append(lease_id)
+    draft.lost[lease_id] = stand_in.error
+    if not lease.length:
+        draft.bodies[lease_id] = (0, msgspec.msgpack.encode(stand_in))
+
+
 def _refuse(db: Database, draft: _Draft, lease_id: int, index: int, reason: str) -> None:
     draft.refused.append(Refusal(lease_id, index, reason))
     db.counters.add(counters.REFUSED + reason, 1)
@@ -238,6 +261,8 @@ def _write(db: Database, settings: LedgerSettings, draft: _Draft, leases: dict[i
         groups.drop_trajectories(db, settings, lease_ids, reason, now)
     for lease_id in draft.late:
         db.event(now, Reason.LATE, lease_id, leases[lease_id].member)
+    for lease_id, wrong in draft.lost.items():
+        db.event(now, Reason.MALFORMED, lease_id, f"{leases[lease_id].member}: {wrong}")
 
 
 def _load_leases(db: Database, trajectories: Sequence[Trajectory]) -> dict[int, _Lease]:
