@@ -353,7 +353,9 @@ def test_a_refused_finished_trajectory_is_a_loss_of_its_place(job: Job) -> None:
         receipt = job.ledger.receive(sender, [wrong], 1.0)
         assert receipt.reply.refused == [Refusal(bad, -1, "malformed")]
         assert job.ledger.totals().discarded.get("malformed") == attempt
-        assert job.ledger.receive(sender, [wrong], 1.0).reply.refused == receipt.reply.refused, "again, and counted once"
+        assert job.ledger.receive(sender, [wrong], 1.0).reply.refused == receipt.reply.refused, (
+            "again, and counted once"
+        )
         assert job.ledger.receive(sender, [structs.replace(trajectory(good), lease_id=bad)], 1.0).violations == []
         assert job.ledger.totals().discarded.get("malformed") == attempt
         kept = job.ledger.trajectory(bad)

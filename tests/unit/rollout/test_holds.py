@@ -1,5 +1,6 @@
 """Code that holds the event loop too long is interrupted where it is, asleep or computing; what does not belong to it never is."""
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -28,10 +29,8 @@ def holds() -> Iterator[Holds]:
 
 def stubborn() -> None:
     while True:
-        try:
+        with contextlib.suppress(Exception):
             time.sleep(3600)
-        except Exception:  # noqa: BLE001, S110 - as environments do
-            pass
 
 
 @pytest.mark.parametrize(
