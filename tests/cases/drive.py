@@ -44,7 +44,7 @@ def asyncppo(
     """Runs `asyncppo ARGUMENTS` in `cwd`. Past the limit it gets what Ctrl-C sends, then SIGKILL with all its children."""
     path = os.pathsep.join(str(ROOT / source) for source in SOURCES)
     process = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from asyncppo.cli import main; sys.exit(main())", *arguments],
+        [sys.executable, "-P", "-c", "import sys; from asyncppo.cli import main; sys.exit(main())", *arguments],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment},
         stdout=subprocess.PIPE,

@@ -123,7 +123,7 @@ def _container(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
         "name": role.value,
         "image": spec.image or default_image(job, role, settings),
         "imagePullPolicy": settings.images.pull_policy,
-        "command": ["python", "-m", MODULES[role]],
+        "command": ["python", "-P", "-m", MODULES[role]],
         "args": _arguments(job, role, settings),
         "env": _environment(),
         "ports": [{"name": names.PORT_NAME, "containerPort": names.PORT, "protocol": "TCP"}],

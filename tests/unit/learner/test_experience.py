@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from msgspec import structs
+from msgspec import msgpack, structs
 from tests.unit.api.builders import spec as make_spec
 from tests.unit.ledger.builders import Job, trajectory
 
 from asyncppo.wire.envelope import Envelope
-from asyncppo.wire.experience import Lease, Upload
+from asyncppo.wire.experience import Lease, RawUpload, Upload
 from asyncppo_runtime.learner.errors import EpisodesError, LearnerError
 from asyncppo_runtime.learner.experience import Experience
 from asyncppo_runtime.learner.notice import Notice
@@ -51,7 +51,8 @@ class Scene:
 
     def receive(self, sender: Envelope, lease: Lease, error: str = "") -> None:
         played = trajectory(lease, end_reason="environment_error" if error else "done")
-        asyncio.run(self.experience.receive(Upload(sender, [structs.replace(played, error=error)])))
+        body = msgpack.encode(Upload(sender, [structs.replace(played, error=error)]))
+        asyncio.run(self.experience.receive(msgpack.decode(body, type=RawUpload)))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from msgspec import structs
 from tests.unit.ledger.builders import Job, manifest, settings, trajectory
 
-from asyncppo.wire.experience import Refusal, Trajectory
+from asyncppo.wire.experience import Refusal, Trajectory, UploadReply, unreadable
 from asyncppo.wire.membership import MemberState
 from asyncppo_runtime.ledger.errors import LedgerRefusedError
 from asyncppo_runtime.ledger.records import Fate, SealRule, SegmentState
@@ -107,7 +107,7 @@ def test_another_digest_at_the_same_index_is_refused_and_fences_the_sender(job: 
     assert job.ledger.members()[0].state is MemberState.FENCED
     totals = job.ledger.totals()
     assert totals.refused == {"conflict": 1}
-    assert (totals.in_flight, totals.tokens.sampled) == (1, 3)
+    assert (totals.in_flight, totals.discarded, totals.tokens.sampled) == (0, {"conflict": 1}, 3)
     with pytest.raises(LedgerRefusedError, match="Fenced"):
         job.ledger.receive(sender, [trajectory(lease)], 1.0)
 
@@ -347,6 +347,66 @@ def test_an_upload_that_is_refused_does_not_hurt_its_neighbours(job: Job) -> Non
     assert again.reply.refused == [Refusal(bad.lease_id, -1, "malformed")]
     assert [lease.group_id for lease in job.grant(sender, 1)] == [bad.group_id]
     job.check()
+
+
+def test_a_refused_finished_trajectory_is_a_loss_of_its_place(job: Job) -> None:
+    """Not a lease that is given back for ever: after three of them the group is given up."""
+    sender = job.member()
+    _, good = job.grant(sender, 2)
+    job.ledger.receive(sender, [trajectory(good)], 1.0)
+    bad = 1
+    for attempt in range(1, 4):
+        wrong = structs.replace(trajectory(good), lease_id=bad, token_ids=[1, 2])
+        receipt = job.ledger.receive(sender, [wrong], 1.0)
+        assert receipt.reply.refused == [Refusal(bad, -1, "malformed")]
+        assert job.ledger.totals().discarded.get("malformed") == attempt
+        assert job.ledger.receive(sender, [wrong], 1.0).reply.refused == receipt.reply.refused, (
+            "again, and counted once"
+        )
+        assert job.ledger.receive(sender, [structs.replace(trajectory(good), lease_id=bad)], 1.0).violations == []
+        assert job.ledger.totals().discarded.get("malformed") == attempt
+        kept = job.ledger.trajectory(bad)
+        assert kept is not None
+        assert kept.trajectory is not None
+        assert (kept.fate, kept.end_reason) == (Fate.DISCARDED, "malformed")
+        assert kept.trajectory.error == "2 ids do not reach the end of the segments, 4"
+        if attempt < 3:
+            (again,) = job.grant(sender, 1, allowed=1)
+            assert (again.group_id, again.attempt) == (0, attempt + 1)
+            bad = again.lease_id
+    totals = job.ledger.totals()
+    assert totals.discarded == {"malformed": 3, "group_incomplete": 1}
+    assert (totals.in_flight, totals.waiting) == (0, 0)
+    job.check()
+
+
+def test_what_stands_for_an_unreadable_trajectory_is_a_loss_with_its_reason(job: Job) -> None:
+    sender = job.member()
+    (lease,) = job.grant(sender, 1)
+    job.ledger.receive(sender, [trajectory(lease, [0], finished=False)], 1.0)
+    receipt = job.ledger.receive(sender, [unreadable(lease.lease_id, lease.group_id, "Expected int")], 2.0)
+    assert receipt.reply == UploadReply([], [Refusal(lease.lease_id, -1, "malformed")])
+    totals = job.ledger.totals()
+    assert (totals.discarded, totals.tokens.discarded) == ({"malformed": 1}, {"malformed": 3})
+    assert [(event.kind, event.detail) for event in job.ledger.events()][-1] == ("malformed", "r0: Expected int")
+    job.check()
+
+
+def test_a_partial_form_that_is_malformed_ends_nothing(job: Job) -> None:
+    sender = job.member()
+    (lease,) = job.grant(sender, 1)
+    torn = structs.replace(trajectory(lease, [0], finished=False), token_ids=[1, 2])
+    assert job.ledger.receive(sender, [torn], 1.0).reply.refused == [Refusal(1, -1, "malformed")]
+    assert job.ledger.totals().in_flight == 1
+    assert job.ledger.receive(sender, [trajectory(lease)], 1.0).received == [1]
+
+
+def test_numbers_beyond_what_the_ledger_holds_are_malformed(job: Job) -> None:
+    sender = job.member()
+    (lease,) = job.grant(sender, 1)
+    sent = trajectory(lease)
+    huge = structs.replace(sent, segments=[structs.replace(sent.segments[0], version=2**63)])
+    assert job.ledger.receive(sender, [huge], 1.0).reply.refused == [Refusal(1, -1, "malformed")]
 
 
 def test_discarded_segments_stay_in_view(job: Job) -> None:

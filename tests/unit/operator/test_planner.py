@@ -68,7 +68,7 @@ def test_old_logit_workers_have_pods_where_the_strategy_has_them() -> None:
     assert workers["spec"]["replicas"] == 2
     assert set(of_kind(made, "Service")) == {"guess-learner", "guess-rollout", "guess-old-logit"}
     (container,) = pod_spec(made, "old-logit")["containers"]
-    assert container["command"] == ["python", "-m", "asyncppo_runtime.old_logit"]
+    assert container["command"] == ["python", "-P", "-m", "asyncppo_runtime.old_logit"]
     assert container["image"] == SETTINGS.images.old_logit
     told = program_parser().parse_args(container["args"])
     assert told.learner == names.learner_url("guess")
@@ -143,7 +143,7 @@ def test_pods_are_restricted_and_have_no_rights(role: str) -> None:
 def test_programs_are_started_with_what_they_ask_for() -> None:
     made = planned()
     learner, rollout = pod_spec(made, "learner")["containers"][0], pod_spec(made, "rollout")["containers"][0]
-    assert learner["command"] == ["python", "-m", "asyncppo_runtime.learner"]
+    assert learner["command"] == ["python", "-P", "-m", "asyncppo_runtime.learner"]
     assert learner["args"][:2] == ["--job", names.JOB_FILE]
     arguments = dict(zip(rollout["args"][::2], rollout["args"][1::2], strict=True))
     assert arguments["--learner"] == "http://guess-learner:8080"

@@ -20,6 +20,7 @@ from asyncppo_runtime.policy import (
     save_pretrained,
     tied_names,
 )
+from asyncppo_runtime.policy.errors import TooLongError
 
 
 def test_weights_come_from_the_seed_alone_and_leave_the_global_one() -> None:
@@ -160,3 +161,61 @@ def test_an_environment_without_symbols_needs_a_pretrained_model() -> None:
     environment = {"type": "Custom", "entrypoint": "tests.unit.rollout.builders:Scripted"}
     with pytest.raises(UserError, match=r"declares no symbols\(\)"):
         build_tokenizer(job_spec(environment=environment))
+
+
+@pytest.mark.parametrize("extra", [0, 5])
+def test_a_tokenizer_with_more_ids_than_the_model_has_rows_is_refused(tmp_path: Path, extra: int) -> None:
+    model, tokenizer = build_model(job_spec(), 3, torch.float32), build_tokenizer(job_spec())
+    tokenizer.hf.add_tokens([f"<extra_{number}>" for number in range(extra)])
+    save_pretrained(model, tokenizer, tmp_path / "model")
+    spec = job_spec(model={"pretrained": str(tmp_path / "model")})
+    rows = tokenizer.vocab_size
+    if extra:
+        with pytest.raises(UserError, match=rf"{rows + extra} token ids, its model rows for {rows}"):
+            build_tokenizer(spec)
+    else:
+        assert build_tokenizer(spec).vocab_size == rows
+
+
+def test_a_model_that_ends_turns_with_an_id_it_has_no_row_for_is_refused(tmp_path: Path) -> None:
+    model, tokenizer = build_model(job_spec(), 3, torch.float32), build_tokenizer(job_spec())
+    save_pretrained(model, tokenizer, tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").write_text('{"eos_token_id": [2, 999]}')
+    with pytest.raises(UserError, match=r"ends a turn with token id 999"):
+        build_tokenizer(job_spec(model={"pretrained": str(tmp_path / "model")}))
+
+
+def test_a_text_of_more_characters_than_can_fit_is_not_encoded() -> None:
+    tokenizer = build_tokenizer(job_spec())
+    assert len(tokenizer.following(Observation(text="12 " * 48), [])) == 48
+    with pytest.raises(TooLongError):
+        tokenizer.first(Observation(text=" " * 10_000_000))
+
+
+class Mumbling:
+    """Its symbols cannot be had."""
+
+    async def reset(self, task: object) -> None: ...
+    async def step(self, action: str, token_ids: list[int]) -> None: ...
+    async def close(self) -> None: ...
+
+    @classmethod
+    def symbols(cls, parameters: dict[str, Any]) -> Any:
+        if parameters.get("as") == "exit":
+            raise SystemExit(1)
+        return {"numbers": [1, 2], "generator": (word for word in ("a", "b"))}[parameters["as"]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"), [("exit", "symbols fails (SystemExit: 1"), ("numbers", "the symbol 1 is no str")]
+)
+def test_symbols_that_are_none_are_bad_input(kind: str, says: str) -> None:
+    environment = {"type": "Custom", "entrypoint": f"{__name__}:Mumbling", "parameters": {"as": kind}}
+    with pytest.raises(UserError, match=r"spec\.environment") as caught:
+        build_tokenizer(job_spec(environment=environment))
+    assert says in str(caught.value)
+
+
+def test_symbols_may_come_from_a_generator() -> None:
+    environment = {"type": "Custom", "entrypoint": f"{__name__}:Mumbling", "parameters": {"as": "generator"}}
+    assert build_tokenizer(job_spec(environment=environment)).vocab_size == 5

@@ -1,6 +1,7 @@
 """The agent loop with scripted environments and a scripted engine: exact ids, segments, every way an episode ends."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from asyncppo.api.job import AsyncPPOJobSpec
 from asyncppo.wire.versions import VersionRecord
 from asyncppo_runtime.environments.interface import Environment, Observation, Turn
 from asyncppo_runtime.policy import build_tokenizer
+from asyncppo_runtime.rollout import patience
 from asyncppo_runtime.rollout.agent import Agent, AgentSettings
 from asyncppo_runtime.rollout.engines.interface import EngineError, GenerateRequest, GenerateResult, Span
 from asyncppo_runtime.rollout.episode import Episode
@@ -216,10 +218,10 @@ async def own_timeout() -> Any:
         (broken, [], "environment_error", "KeyError: 'score'"),
         (Observation(text=""), [said("<"), broken], "environment_error", "KeyError: 'score'"),
         (Observation(text=""), [own_timeout], "environment_error", "TimeoutError: their database"),
-        (Observation(text=""), ["not a turn"], "environment_error", "must answer with Turn, not str"),
-        (Observation(text=""), [won(float("nan"))], "environment_error", "finite number, not nan"),
-        (Observation(text=""), [won("much")], "environment_error", "finite number, not 'much'"),  # type: ignore[arg-type]
-        (None, [], "environment_error", "must answer with Observation, not NoneType"),
+        (Observation(text=""), ["not a turn"], "environment_error", "answers with Turn, not 'not a turn' (str)"),
+        (Observation(text=""), [won(float("nan"))], "environment_error", "a reward of nan"),
+        (Observation(text=""), [won("much")], "environment_error", "real number, not 'much' (str)"),  # type: ignore[arg-type]
+        (None, [], "environment_error", "answers with Observation, not None (NoneType)"),
         (Observation(text="zebra"), [], "environment_error", "zebra"),
         (Observation(token_ids=[3, 999]), [], "environment_error", "token_ids"),
         (Observation(token_ids=[]), [], "environment_error", "first observation is empty"),
@@ -235,6 +237,110 @@ async def test_what_an_environment_does_ends_the_episode_and_says_why(
     assert error in episode.error
     assert environment.closed
     assert episode.finished
+
+
+def _raising(kind: type[BaseException]) -> Any:
+    async def raising() -> Any:
+        raise kind("theirs")
+
+    return raising
+
+
+async def _cancels_its_task() -> Turn:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    return said("<")
+
+
+async def _shrugs() -> Any:
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+
+
+@pytest.mark.parametrize("place", ["make", "reset", "step", "close"])
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit, BaseException])
+async def test_no_exception_of_an_environment_is_the_workers(place: str, kind: type[BaseException]) -> None:
+    class Raising(Scripted):
+        async def close(self) -> None:
+            if place == "close":
+                await _raising(kind)()
+
+    def make() -> Environment:
+        if place == "make":
+            raise kind("theirs")
+        first = _raising(kind) if place == "reset" else Observation(text="")
+        return Raising(first, [_raising(kind) if place == "step" else won(1.0)])
+
+    episode = await play(ScriptedEngine([3]), make, max_tokens=1)
+    if place == "close":
+        assert (episode.end_reason, episode.reward) == ("done", 1.0)
+    else:
+        assert (episode.end_reason, episode.error) == ("environment_error", f"{kind.__name__}: theirs")
+
+
+async def test_an_environment_that_cancels_its_own_task_ends_its_episode_only() -> None:
+    class Waiting(ScriptedEngine):
+        async def generate(self, request: GenerateRequest) -> GenerateResult:
+            await asyncio.sleep(0)
+            return await super().generate(request)
+
+    gate = opened()
+    turns = [_cancels_its_task, won(1.0)]
+    episode = await play(Waiting([3], [4]), Scripted(Observation(text=""), turns), gate, max_tokens=1)
+    assert (episode.end_reason, episode.error) == ("environment_error", "CancelledError")
+    assert gate.inside == 0
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    await asyncio.sleep(0)
+
+
+async def test_a_step_that_swallows_its_cancellation_frees_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "GRACE_SECONDS", 0.05)
+    environment = Scripted(Observation(text=""), [_shrugs])
+    episode = await play(ScriptedEngine([3]), environment, step_timeout_seconds=0.05, max_tokens=1)
+    assert episode.end_reason == "environment_timeout"
+    assert episode.error.startswith("step: no answer within 0.05 s, and it went on")
+    assert environment.closed
+
+
+async def test_a_step_that_changes_what_it_was_given_changes_nothing() -> None:
+    class Careless(Scripted):
+        async def step(self, action: str, token_ids: list[int]) -> Turn:
+            turn = await super().step(action, token_ids)
+            token_ids.clear()
+            return turn
+
+    episode = await play(ScriptedEngine([7, EOS], [8]), Careless(Observation(text=""), [said("<"), won(1.0)]))
+    assert episode.token_ids == [BOS, 7, EOS, LESS, 8]
+
+
+async def test_an_answer_that_fights_back_ends_its_episode() -> None:
+    class Trap(Turn):
+        @property
+        def reward(self) -> float:  # type: ignore[override]
+            raise SystemExit("trap")
+
+    trap = Trap(Observation(text=""))
+    episode = await play(ScriptedEngine([3]), Scripted(Observation(text=""), [trap]), max_tokens=1)
+    assert (episode.end_reason, episode.error, episode.reward) == ("environment_error", "SystemExit: trap", 0.0)
+
+
+async def test_a_reward_beyond_the_bound_is_not_counted() -> None:
+    turns = [Turn(Observation(text="<"), reward=3.0), Turn(Observation(text="<"), reward=3.0)]
+    episode = await play(
+        ScriptedEngine([3], [4]), Scripted(Observation(text=""), turns), max_tokens=1, reward_bound=5.0
+    )
+    assert (episode.end_reason, episode.reward) == ("environment_error", 3.0)
+    assert "add up to 6; their sum is a finite number from -5 to 5 (spec.reward.bound)" in episode.error
+
+
+async def test_a_text_that_cannot_fit_is_overlong_without_being_encoded() -> None:
+    turns = [Turn(Observation(text="< " * 5_000_000), reward=0.5)]
+    episode = await play(ScriptedEngine([3]), Scripted(Observation(text=""), turns), max_tokens=1)
+    assert (episode.end_reason, episode.reward) == ("overlong", 0.5)
 
 
 async def test_an_environment_that_cannot_be_made_ends_the_episode() -> None:

@@ -6,11 +6,13 @@ Both are one ledger transaction each, so an answer means durable.
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from asyncppo.api.job import AsyncPPOJobSpec
 from asyncppo.errors import RefusedError
 from asyncppo.report.measures import Failures
 from asyncppo.report.remarks import hopeless
-from asyncppo.wire.experience import GiveBack, LeaseReply, LeaseRequest, Upload, UploadReply
+from asyncppo.wire.experience import GiveBack, LeaseReply, LeaseRequest, RawUpload, UploadReply, read_trajectories
 from asyncppo_runtime.learner.errors import EpisodesError, LearnerError
 from asyncppo_runtime.learner.notice import Notice
 from asyncppo_runtime.learner.selection import live_groups_allowed
@@ -93,10 +95,17 @@ class Experience:
         since = self._wanted_since()
         return since is not None and time.monotonic() - since > STALLED_AFTER_SECONDS
 
-    async def receive(self, upload: Upload) -> UploadReply:
-        """Take finished or partial trajectories; durable when it answers. RefusedError 409 for a sender that is no member."""
+    async def receive(self, upload: RawUpload) -> UploadReply:
+        """Take finished or partial trajectories; durable when it answers. One that cannot be read is refused, and a loss of its place.
+
+        RefusedError 409 for a sender that is no member, 400 when it cannot even be read whose trajectory one is.
+        """
         try:
-            receipt = await self._ledger(Ledger.receive, upload.envelope, upload.trajectories, time.monotonic())
+            trajectories = read_trajectories(upload)
+        except msgspec.DecodeError as error:
+            raise RefusedError(400, "BadMessage", f"an upload takes trajectories: {error}") from error
+        try:
+            receipt = await self._ledger(Ledger.receive, upload.envelope, trajectories, time.monotonic())
         except LedgerRefusedError as refused:
             raise RefusedError(409, refused.reason, refused.message) from refused
         self._judge(receipt)

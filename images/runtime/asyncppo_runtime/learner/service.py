@@ -15,7 +15,7 @@ from asyncppo.errors import RefusedError
 from asyncppo.report.measures import LearnerStatus
 from asyncppo.wire import routes
 from asyncppo.wire.envelope import Envelope
-from asyncppo.wire.experience import GiveBack, LeaseRequest, Upload
+from asyncppo.wire.experience import GiveBack, LeaseRequest, RawUpload
 from asyncppo.wire.membership import Heartbeat, Join, Leave, Ready
 from asyncppo.wire.old_logits import GiveBackWork, Scored, TakeWork, WorkerJoin
 from asyncppo.wire.server import answer, application, endpoint
@@ -68,8 +68,8 @@ def learner_application(
 
     post(routes.LEASES, LeaseRequest, experience.lease)
     post(routes.GIVE_BACK, GiveBack, experience.give_back)
-    post(routes.TRAJECTORIES, Upload, experience.receive)
-    post(routes.SEGMENTS, Upload, experience.receive)
+    post(routes.TRAJECTORIES, RawUpload, experience.receive)
+    post(routes.SEGMENTS, RawUpload, experience.receive)
     post(routes.JOIN, Join, membership.join)
     post(routes.READY, Ready, membership.ready)
     post(routes.HEARTBEAT, Heartbeat, membership.heartbeat)

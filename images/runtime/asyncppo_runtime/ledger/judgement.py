@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asyncppo.wire.experience import Segment, Trajectory, segment_digest
+from asyncppo.wire.experience import MALFORMED_ENDING, Segment, Trajectory, segment_digest
 from asyncppo_runtime.ledger.records import Limits, Reason
 
 ENVIRONMENT_ENDINGS = {"environment_timeout": Reason.ENVIRONMENT_TIMEOUT, "environment_error": Reason.ENVIRONMENT_ERROR}
@@ -128,6 +128,8 @@ def malformation(trajectory: Trajectory, spans: Iterable[Span]) -> str:
     spans: of this upload and of what is recorded of its lease. By index they lie in order inside the ids with ascending
     versions; each segment has one log-prob per token, within the bounds; a finished trajectory lacks no index.
     """
+    if trajectory.end_reason == MALFORMED_ENDING:
+        return trajectory.error or "its sender could not send it"
     for segment in trajectory.segments:
         if len(segment.logprobs) != segment.tokens:
             return f"segment {segment.index} has {segment.tokens} tokens and {len(segment.logprobs)} log-probs"
@@ -143,6 +145,8 @@ def _disorder(trajectory: Trajectory, spans: list[Span]) -> str:
     for span in spans:
         if not past <= span.start < span.end or not 0 <= span.index < 1 << 31:
             return f"segment {span.index} spans [{span.start}, {span.end}), after {past}"
+        if span.version >= 1 << 31:
+            return f"segment {span.index} is of version {span.version}, which none can be"
         if span.version < version:
             return f"segment {span.index} is of version {span.version}, the one before of {version}"
         past, version = span.end, span.version

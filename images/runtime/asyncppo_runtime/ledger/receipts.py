@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from asyncppo.report.wording import one_line
-from asyncppo.wire.experience import Refusal, Segment, Trajectory, UploadReply, segment_digest
+from asyncppo.wire.experience import Refusal, Segment, Trajectory, UploadReply, segment_digest, unreadable
 from asyncppo.wire.membership import Member
 from asyncppo_runtime.ledger import counters, failures, groups
 from asyncppo_runtime.ledger.database import Database, ids
@@ -87,6 +87,7 @@ class _Draft:
     spoiled: dict[str, list[int]] = field(default_factory=dict)
     late: list[int] = field(default_factory=list)
     outcomes: list[tuple[str, str]] = field(default_factory=list)
+    lost: dict[int, tuple[str, str]] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
 
 
@@ -126,10 +127,14 @@ def _take(
 ) -> None:
     """One trajectory of a lease that is in flight or received: all of it is read before any of it is drafted."""
     lease_id = trajectory.lease_id
+    if lease.state == LeaseState.RECEIVED and lease.digest == TURNED_AWAY:
+        _refuse(db, draft, lease_id, -1, Reason.MALFORMED)  # lost before; whatever comes now is of a finished lease
+        return
     # First of all: what does not fit the model may be too large to be read further.
     reason, detail = token_breach(len(trajectory.token_ids), trajectory.token_ids, settings.limits)
     if reason:
-        _turn_away(db, draft, lease, trajectory, reason, detail)
+        _refuse(db, draft, lease_id, -1, reason)
+        _draft_loss(draft, lease, trajectory, reason, detail)
         return
     spans = {index: recorded.span for index, recorded in lease.segments.items()}
     # A span that is recorded otherwise is not disorder but a conflict, which is worse: it is told apart below.
@@ -138,11 +143,9 @@ def _take(
         for one in trajectory.segments
         if one.index not in spans
     }
-    if detail := malformation(trajectory, spans.values()):
-        _turn_away(db, draft, lease, trajectory, Reason.MALFORMED, detail)
-        return
-    if lease.state == LeaseState.RECEIVED and lease.digest == TURNED_AWAY:
+    if wrong := malformation(trajectory, spans.values()):
         _refuse(db, draft, lease_id, -1, Reason.MALFORMED)
+        _draft_loss(draft, lease, trajectory, Reason.MALFORMED, wrong)
         return
     named = digests(trajectory)
     conflicts = _conflicts(lease, trajectory, named)
@@ -150,6 +153,7 @@ def _take(
         draft.violations.append(Reason.CONFLICT)
         for index in conflicts:
             _refuse(db, draft, lease_id, index, Reason.CONFLICT)
+        _draft_loss(draft, lease, trajectory, Reason.CONFLICT, "it says something else than what is recorded of it")
         return
     if lease.state == LeaseState.IN_FLIGHT:
         fresh = [segment for segment in trajectory.segments if segment.index not in lease.segments]
@@ -240,18 +244,22 @@ def _draft_finish(settings: LedgerSettings, draft: _Draft, lease: _Lease, trajec
         draft.discards.setdefault(reason, []).append(trajectory.lease_id)
 
 
-def _turn_away(db: Database, draft: _Draft, lease: _Lease, trajectory: Trajectory, reason: str, detail: str) -> None:
-    """Nothing of this upload is kept but that it came. A finished one is discarded with its reason and counts as a loss of its place:
-    refused alone, its lease would be given back and granted again for ever. A partial one changes nothing."""
-    lease_id = trajectory.lease_id
-    _refuse(db, draft, lease_id, -1, reason)
-    if lease.state != LeaseState.IN_FLIGHT or not trajectory.finished:
+def _draft_loss(draft: _Draft, lease: _Lease, trajectory: Trajectory, reason: str, wrong: str) -> None:
+    """A finished trajectory that is refused ends its lease all the same: nothing better will come of it, and its place has lost an
+    attempt; given back, it would be granted again for ever. Of what it says, nothing is kept; what was recorded of it before is
+    discarded with it. A partial one changes nothing."""
+    if not trajectory.finished or lease.state != LeaseState.IN_FLIGHT:
         return
+    lease_id = trajectory.lease_id
     lease.state, lease.digest = LeaseState.RECEIVED, TURNED_AWAY
-    draft.finished[lease_id] = msgspec.structs.replace(trajectory, token_ids=[], segments=[])
+    stand_in = unreadable(lease_id, lease.place.group_id, wrong)
+    draft.finished[lease_id] = stand_in
     draft.places.append(lease.place)
     draft.discards.setdefault(reason, []).append(lease_id)
-    draft.outcomes.append((reason, detail))
+    draft.outcomes.append((reason, wrong))
+    draft.lost[lease_id] = (reason, stand_in.error)
+    if not lease.length:
+        draft.bodies[lease_id] = (0, msgspec.msgpack.encode(stand_in))
 
 
 def _refuse(db: Database, draft: _Draft, lease_id: int, index: int, reason: str) -> None:
@@ -293,6 +301,8 @@ def _write(db: Database, settings: LedgerSettings, draft: _Draft, leases: dict[i
         groups.drop_trajectories(db, settings, lease_ids, reason, now)
     for lease_id in draft.late:
         db.event(now, Reason.LATE, lease_id, leases[lease_id].member)
+    for lease_id, (reason, wrong) in draft.lost.items():
+        db.event(now, reason, lease_id, f"{leases[lease_id].member}: {wrong}")
 
 
 def _storable(reward: float) -> float:

@@ -27,9 +27,9 @@ def symbol_tokenizer(symbols: list[str]) -> "PreTrainedTokenizerFast":
     from transformers import PreTrainedTokenizerFast
 
     for symbol in symbols:
-        if symbol in SPECIAL or symbol.split() != [symbol]:
+        if not isinstance(symbol, str) or symbol in SPECIAL or symbol.split() != [symbol]:
             raise UserError(
-                f"spec.environment: the symbol {symbol!r} is empty, holds white space or is one of {', '.join(SPECIAL)}"
+                f"spec.environment: the symbol {symbol!r} is no str, is empty, holds white space or is one of {', '.join(SPECIAL)}"
             )
     if not symbols or len(set(symbols)) != len(symbols):
         raise UserError("spec.environment: an environment needs at least one symbol, each once")

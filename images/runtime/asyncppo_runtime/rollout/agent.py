@@ -2,21 +2,24 @@
 
 Ids the model sampled are kept as sampled and never encoded again; what the environment says is encoded once and appended. Each
 generate() that ends is a segment; one that a pause interrupted is followed by another over prompt + partial ids, under whatever
-version is loaded then. Does not own pauses (`gate.py`), engines, nor leases and uploads (`crew.py`, `outbox.py`).
+version is loaded then. Does not own pauses (`gate.py`), engines, what an answer may be (`answers.py`), how long it may take
+(`patience.py`), nor leases and uploads (`crew.py`, `outbox.py`).
 """
 
 import asyncio
 import logging
-import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from time import perf_counter
 from typing import Any, TypeVar
 
 import msgspec
 
 from asyncppo.api.job import AsyncPPOJobSpec
-from asyncppo_runtime.environments.interface import Environment, Observation, Turn
-from asyncppo_runtime.policy import EncodingError, PolicyTokenizer
+from asyncppo.api.training import RewardSpec
+from asyncppo_runtime.environments.interface import Environment, Turn
+from asyncppo_runtime.policy import PolicyTokenizer
+from asyncppo_runtime.policy.errors import TooLongError as TextTooLongError
+from asyncppo_runtime.rollout.answers import AnswerError, Answers, TooLongError, done, of_kind, told
 from asyncppo_runtime.rollout.engines.interface import Engine, GenerateRequest
 from asyncppo_runtime.rollout.episode import Episode
 from asyncppo_runtime.rollout.gate import Gate
@@ -27,13 +30,13 @@ from asyncppo_runtime.rollout.tally import Tally
 T = TypeVar("T")
 
 CLOSE_SECONDS = 5.0
-ERROR_CHARACTERS = 500
+MOST_TRACES = 16
 
 log = logging.getLogger(__name__)
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits of an episode, from the manifest's `sampling` and `environment`."""
+    """The limits of an episode, from the manifest's `sampling`, `environment` and `reward`."""
 
     max_turns: int
     max_tokens: int
@@ -41,6 +44,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     step_timeout_seconds: float
     temperature: float
     top_p: float
+    reward_bound: float = RewardSpec().bound
 
     @classmethod
     def of(cls, spec: AsyncPPOJobSpec) -> "AgentSettings":
@@ -52,6 +56,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
             step_timeout_seconds=spec.environment.step_timeout_seconds,
             temperature=spec.sampling.temperature,
             top_p=spec.sampling.top_p,
+            reward_bound=spec.reward.bound,
         )
 
 
@@ -85,44 +90,63 @@ class Agent:
         self._make_environment = make_environment
         self._gate = gate
         self._tally = tally
+        self._holds = tally.holds
+        self._traced: set[tuple[str, str]] = set()
+        self._answers = Answers(settings.reward_bound, settings.context_length)
 
     async def play(self, episode: Episode) -> None:
-        """Drive `episode` to its end. Whatever the environment does ends the episode, not the worker.
+        """Drive `episode` to its end. Whatever the environment does, raises or answers ends the episode, not the worker.
 
-        Raises EngineError when the engine fails: the episode is then worth nothing and its lease can be given back.
+        Raises EngineError when the engine fails: the episode is then worth nothing and its lease can be given back. Raises
+        CancelledError only for an episode that was dropped.
         """
         environment: Environment | None = None
         try:
             await self._waiting(episode)
-            environment = await self._environment(episode, self._made())
+            environment = await self._environment(episode, "the constructor", self._made())
             await self._turns(episode, environment)
         except _EndedError as ended:
             episode.end(ended.reason, ended.error)
+        except asyncio.CancelledError as error:
+            if episode.dropped:
+                raise
+            # not ours: the environment cancelled the task it ran in, and that shows at the next wait, wherever this is
+            _own_again()
+            episode.end("environment_error", told(error))
         finally:
             self._engine.forget(episode.session)
             if environment is not None:
-                await self._closed(environment)
+                await self._closed(episode, environment)
 
     async def _made(self) -> Environment:
         return self._make_environment()
 
     async def _turns(self, episode: Episode, environment: Environment) -> None:
-        settings = self._settings
-        observation = await self._environment(episode, _called(environment.reset, episode.lease.task))
-        self._heard(episode, self._encoded(self._tokenizer.first, _checked(observation, Observation)))
+        settings, answers, tokenizer = self._settings, self._answers, self._tokenizer
+        task = episode.lease.task
+        observation = await self._environment(episode, "reset", _asked(environment, "reset", task))
+        self._heard(episode, self._judged(lambda: tokenizer.first(answers.observation(observation))))
         while True:
             turn_ids = await self._said(episode)
-            action = self._tokenizer.action(turn_ids)
-            turn = await self._environment(episode, _called(environment.step, action, turn_ids))
-            turn = _checked(turn, Turn)
-            episode.reward += _finite(turn.reward)
-            episode.turns += 1
-            if turn.done:
+            action = tokenizer.action(turn_ids)
+            answer = await self._environment(episode, "step", _asked(environment, "step", action, list(turn_ids)))
+            over = self._judged(lambda: self._earned(episode, answer))  # noqa: B023
+            if over:
                 raise _EndedError("done")
             if episode.turns >= settings.max_turns:
                 raise _EndedError("max_turns")
-            observed = _checked(turn.observation, Observation)
-            self._heard(episode, self._encoded(lambda o: self._tokenizer.following(o, turn_ids), observed))  # noqa: B023
+            self._heard(
+                episode,
+                self._judged(lambda: tokenizer.following(answers.observation(answer.observation), turn_ids)),  # noqa: B023
+            )
+
+    def _earned(self, episode: Episode, answer: object) -> bool:
+        """Take in what a step led to, all or nothing; whether the episode is over."""
+        turn = of_kind(answer, Turn)
+        reward, over = self._answers.reward(turn, episode.reward), done(turn)
+        episode.reward = reward
+        episode.turns += 1
+        return over
 
     async def _said(self, episode: Episode) -> list[int]:
         """One model turn, over as many pauses as may come. Its tokens are in the episode when this returns."""
@@ -177,60 +201,57 @@ class Agent:
         finally:
             episode.paused_seconds += perf_counter() - started
 
-    async def _environment(self, episode: Episode, call: Coroutine[Any, Any, T]) -> T:
+    async def _environment(self, episode: Episode, who: str, call: Coroutine[Any, Any, T]) -> T:
         """Have the environment do something, within the step timeout."""
         started = perf_counter()
         try:
-            return await within(self._settings.step_timeout_seconds, call)
+            return await within(self._settings.step_timeout_seconds, call, self._holds, episode, who)
         except LateError as late:
-            raise _EndedError("environment_timeout", str(late)) from late
-        except Exception as error:
-            log.debug("an environment failed", exc_info=True)
-            raise _EndedError("environment_error", _told(error)) from error
+            raise _EndedError("environment_timeout", f"{who}: {late}") from late
+        except BaseException as error:
+            if episode.dropped:
+                raise
+            _own_again()
+            self._trace(who, error)
+            raise _EndedError("environment_error", told(error)) from error
         finally:
             episode.environment_seconds += perf_counter() - started
 
-    def _encoded(self, encode: Callable[[Observation], list[int]], observation: Observation) -> list[int]:
+    def _trace(self, who: str, error: BaseException) -> None:
+        """The whole trace of the first failure of a kind; the episode carries one line of each."""
+        kind = (who, type(error).__name__)
+        if kind not in self._traced and len(self._traced) < MOST_TRACES:
+            self._traced.add(kind)
+            log.warning("an environment failed in %s; the first %s of it:", who, kind[1], exc_info=error)
+
+    def _judged(self, judge: Callable[[], T]) -> T:
+        """Look at an answer. To look at it is to run code of the environment's: that may raise anything too."""
         try:
-            return encode(observation)
-        except EncodingError as error:
-            raise _EndedError("environment_error", _told(error)) from error
-        except (
-            TypeError,
-            ValueError,
-            AttributeError,
-            KeyError,
-        ) as error:  # an observation whose fields are not what they say
-            raise _EndedError("environment_error", _told(error)) from error
+            return judge()
+        except (TooLongError, TextTooLongError) as error:
+            raise _EndedError("overlong") from error
+        except AnswerError as error:
+            raise _EndedError("environment_error", str(error)) from error
+        except BaseException as error:
+            raise _EndedError("environment_error", told(error)) from error
 
-    async def _closed(self, environment: Environment) -> None:
+    async def _closed(self, episode: Episode, environment: Environment) -> None:
         try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await environment.close()
-        except Exception as error:  # noqa: BLE001 - the episode is over; a failing close must not undo it
-            log.warning("an environment failed to close: %s", _told(error))
+            await within(CLOSE_SECONDS, _asked(environment, "close"), self._holds, episode, "close")
+        except BaseException as error:  # the episode is over; a failing close must not undo it
+            if episode.dropped and isinstance(error, asyncio.CancelledError):
+                raise
+            _own_again()
+            log.warning("an environment failed to close: %s", told(error))
 
 
-async def _called(method: Callable[..., Awaitable[T]], *arguments: object) -> T:
-    """A coroutine of our own around it: whatever the method is or raises shows only when it runs."""
-    return await method(*arguments)
+async def _asked(environment: Environment, method: str, *arguments: object) -> Any:
+    """A coroutine of our own around it: whatever the attribute and the method are or raise shows only when it runs."""
+    return await getattr(environment, method)(*arguments)
 
 
-def _checked(value: object, kind: type[T]) -> T:
-    if not isinstance(value, kind):
-        raise _EndedError(
-            "environment_error", f"an environment must answer with {kind.__name__}, not {type(value).__name__}"
-        )
-    return value
-
-
-def _finite(reward: object) -> float:
-    if not isinstance(reward, int | float) or not math.isfinite(reward):
-        raise _EndedError("environment_error", f"a reward must be a finite number, not {reward!r}")
-    return float(reward)
-
-
-def _told(error: Exception) -> str:
-    """Its text, safe to send: a file name in it may hold bytes that are no UTF-8."""
-    text = f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS]
-    return text.encode("utf-8", "backslashreplace").decode()
+def _own_again() -> None:
+    """Take back the cancellations that the environment has asked of the episode's task, those it left pending too."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()

@@ -1,4 +1,5 @@
-"""The episodes at work: leases in, one task per episode, finished trajectories out. Owns how many run and what becomes of each.
+"""The episodes at work: leases in, one task per episode, finished trajectories out. Owns how many run, how fast new ones begin when
+none succeeds, and what becomes of each.
 
 Does not own what an episode does (`agent.py`) nor whether sampling is allowed (`membership.py`, through the gate).
 """
@@ -21,6 +22,9 @@ GATHER_SECONDS = 0.002  # episodes that end together are replaced together
 RETRY_SECONDS = 0.5
 USUAL = frozenset({"AtCapacity", "SyncActive", "StaleVersion", "NotReady"})  # nothing to tell: they pass by themselves
 MOST_ENGINE_FAILURES = 3  # in a row, without one finished episode between
+FAILINGS = frozenset({"environment_error", "environment_timeout"})
+PATIENT_FAILINGS = 8  # in a row, before leases are asked for more slowly; and so many at once from there on
+FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 0.02, 5.0  # doubled for each further PATIENT_FAILINGS in a row
 
 log = logging.getLogger(__name__)
 
@@ -54,19 +58,30 @@ class Crew:
         self._changed = asyncio.Event()
         self._hiring = True
         self._engine_failures = 0
+        self._failings = 0
         self._told = ""
 
     async def run(self) -> None:
         """Keep `concurrency` episodes running for as long as leases can be had."""
         while self._hiring:
             await self._gate.passed()
+            await self._rested()
             free = self._concurrency - len(self._tasks)
+            if self._failings >= PATIENT_FAILINGS:
+                free = min(free, PATIENT_FAILINGS)
             if free <= 0:
                 self._changed.clear()
                 await self._changed.wait()
                 await asyncio.sleep(GATHER_SECONDS)
                 continue
             await asyncio.sleep(await self._hire(free))
+
+    async def _rested(self) -> None:
+        """Where no episode succeeds, each would only burn a lease: a task's attempts are counted, and so are the job's."""
+        rest = rest_seconds(self._failings)
+        if rest:
+            await asyncio.sleep(rest)
+            await self._gate.passed()
 
     async def _hire(self, count: int) -> float:
         """Ask for leases; seconds to wait before asking again."""
@@ -94,6 +109,7 @@ class Crew:
         if episode is None:
             return
         self._tally.discarded_tokens[reason] += episode.sampled_tokens
+        episode.dropped = True
         task = self._tasks.pop(lease_id)
         task.cancel()
         self._changed.set()
@@ -123,14 +139,31 @@ class Crew:
         except EngineError as error:
             self._engine_failed(episode, error)
             return
+        if episode.dropped:
+            return
         self._engine_failures = 0
         self._tally.trajectories[episode.end_reason] += 1
         self._tally.sampling_seconds += episode.sampling_seconds
         self._tally.environment_seconds += episode.environment_seconds
-        if episode.error:
-            log.warning("lease %d ended as %s: %s", lease_id, episode.end_reason, episode.error)
+        self._count(episode)
         self._outbox.put(episode.trajectory())
         self._forget(lease_id)
+
+    def _count(self, episode: Episode) -> None:
+        """One that samples nothing (its prompt is too long) is as good as one that fails."""
+        if episode.error:
+            log.warning("lease %d ended as %s: %s", episode.lease.lease_id, episode.end_reason, episode.error)
+        if episode.end_reason not in FAILINGS and episode.segments:
+            self._failings = 0
+            return
+        self._failings += 1
+        if self._failings == PATIENT_FAILINGS:
+            log.error(
+                "the last %d episodes all failed, the newest as %s%s; asking for leases more and more slowly until one succeeds",
+                self._failings,
+                episode.end_reason,
+                f": {episode.error}" if episode.error else " before the model could speak",
+            )
 
     def _engine_failed(self, episode: Episode, error: EngineError) -> None:
         log.error("lease %d is given back, the engine failed: %s", episode.lease.lease_id, error)
@@ -156,3 +189,11 @@ class Crew:
         if message and message != self._told:
             log.info("%s", message)
         self._told = message
+
+
+def rest_seconds(failings: int) -> float:
+    """How long to wait before asking for leases after so many failed episodes in a row."""
+    if failings < PATIENT_FAILINGS:
+        return 0.0
+    doublings = min(failings // PATIENT_FAILINGS - 1, 16)
+    return min(LONGEST_REST_SECONDS, FIRST_REST_SECONDS * 2.0**doublings)

@@ -10,7 +10,8 @@ from asyncppo_runtime.rollout.engines.interface import GenerateResult
 class Episode:
     """The growing trajectory of `lease`.
 
-    recorded: indices of segments the learner has acknowledged in a partial upload. Seconds are wall time.
+    recorded: indices of segments the learner has acknowledged in a partial upload. dropped: nobody wants it any more; set before its
+    task is cancelled, so that every other cancellation is known to be the environment's own. Seconds are wall time.
     """
 
     def __init__(self, lease: Lease) -> None:
@@ -19,6 +20,7 @@ class Episode:
         self.token_ids: list[int] = []
         self.segments: list[Segment] = []
         self.recorded: set[int] = set()
+        self.dropped = False
         self.reward = 0.0
         self.turns = 0
         self.end_reason = ""

@@ -49,6 +49,7 @@ class _Collected(Collector):
             (rollout.OUTBOX, now.outbox),
             (rollout.SAMPLING_SECONDS, tally.sampling_seconds),
             (rollout.ENVIRONMENT_SECONDS, tally.environment_seconds),
+            (rollout.HELD_SECONDS, tally.holds.seconds),
             (rollout.PAUSED_SECONDS, tally.paused_seconds),
             (rollout.PAUSED, now.paused),
             (rollout.PULLED_BYTES, tally.pulled_bytes),

@@ -7,7 +7,15 @@ each of its versions is sealed: then its scores are in the ledger.
 import asyncio
 from collections.abc import Iterable
 
-from asyncppo.wire.experience import ManifestEntry, Segment, Trajectory, UploadReply, segment_digest
+from asyncppo.wire.experience import (
+    MALFORMED_ENDING,
+    ManifestEntry,
+    Segment,
+    Trajectory,
+    UploadReply,
+    segment_digest,
+    unreadable,
+)
 from asyncppo_runtime.rollout.episode import Episode
 
 
@@ -34,6 +42,15 @@ class Outbox:
         """A finished trajectory."""
         self._unacknowledged[trajectory.lease_id] = trajectory
         self.bell.set()
+
+    def replace_unreadable(self, lease_id: int, reason: str) -> bool:
+        """Have the ending told of a trajectory that cannot be sent, instead of it; false when that cannot be sent either."""
+        there = self._unacknowledged.get(lease_id)
+        if there is None or there.end_reason == MALFORMED_ENDING:
+            self._unacknowledged.pop(lease_id, None)
+            return False
+        self._unacknowledged[lease_id] = unreadable(lease_id, there.group_id, reason)
+        return True
 
     def give_back(self, lease_id: int) -> None:
         """A lease that will not be produced: `returns` until the learner knows."""

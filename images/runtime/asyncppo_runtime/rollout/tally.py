@@ -5,9 +5,12 @@ Plain attributes because they are touched for every token and turn.
 
 from collections import Counter
 
+from asyncppo_runtime.rollout.holds import Holds
+
 
 class Tally:
-    """Totals since the worker's start. Seconds are summed over episodes, except paused_seconds (the worker's own)."""
+    """Totals since the worker's start. Seconds are summed over episodes, except paused_seconds (the worker's own). holds: what the
+    environments' code does to the event loop."""
 
     def __init__(self) -> None:
         self.sampled_tokens = 0
@@ -16,6 +19,7 @@ class Tally:
         self.sampling_seconds = 0.0
         self.environment_seconds = 0.0
         self.paused_seconds = 0.0
+        self.holds = Holds()
         self.loads: Counter[str] = Counter()
         self.pulled_bytes = 0
         self.joins = 0

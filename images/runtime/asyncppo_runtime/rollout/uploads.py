@@ -1,13 +1,17 @@
 """Sending: finished trajectories and given-back leases as they come, unfinished ones at a Flush. Owns batches, order and retries.
 
-Does not own what is kept (`outbox.py`). An upload the learner does not answer is sent again; the ledger makes that harmless.
+Does not own what is kept (`outbox.py`). An upload the learner does not answer is sent again; the ledger makes that harmless. One that
+it cannot read is halved until the trajectory that is to blame is alone: that one is reported as malformed, the others arrive.
 """
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import msgspec
 
 from asyncppo.errors import RefusedError, UnreachableError
-from asyncppo.wire.experience import ManifestEntry
+from asyncppo.wire.experience import ManifestEntry, Trajectory, UploadReply, unreadable
 from asyncppo_runtime.rollout.crew import Crew
 from asyncppo_runtime.rollout.episode import Episode
 from asyncppo_runtime.rollout.link import LearnerLink
@@ -15,6 +19,7 @@ from asyncppo_runtime.rollout.outbox import Outbox
 from asyncppo_runtime.rollout.tally import Tally
 
 BATCH = 128
+UNREADABLE = frozenset({400, 413})  # what is sent is wrong, and will be: no such message, too large
 GATHER_SECONDS = 0.01  # finished trajectories of one moment travel together
 RETRY_SECONDS = 0.5
 
@@ -62,31 +67,82 @@ class Uploads:
         """
         async with self._sending:
             await self._send_finished()
-            partial = [episode for episode in self._crew.episodes.values() if _unrecorded(episode, version)]
-            for first in range(0, len(partial), BATCH):
-                batch = partial[first : first + BATCH]
-                reply = await self._link.segments([episode.trajectory() for episode in batch])
-                refused = {refusal.lease_id: refusal.reason for refusal in reply.refused}
-                for episode in batch:
-                    lease_id = episode.lease.lease_id
-                    if lease_id in refused:
-                        self._crew.drop(lease_id, refused[lease_id])
-                        self._outbox.give_back(lease_id)
-                    elif lease_id in reply.accepted:
-                        episode.recorded.update(segment.index for segment in episode.segments)
+            partial = {
+                lease_id: episode for lease_id, episode in self._crew.episodes.items() if _unrecorded(episode, version)
+            }
+            waiting = list(partial.values())
+            for first in range(0, len(waiting), BATCH):
+                batch = [episode.trajectory() for episode in waiting[first : first + BATCH]]
+                async for sent, answer in self._singled_out(self._link.segments, batch):
+                    self._flushed(sent, answer, partial)
+            await self._send_finished()
         return self._outbox.entries(version, self._crew.episodes.values())
+
+    def _flushed(self, sent: list[Trajectory], answer: UploadReply | str, partial: dict[int, Episode]) -> None:
+        if isinstance(answer, str):
+            for trajectory in sent:
+                log.error("the episode of lease %d cannot be uploaded: %s", trajectory.lease_id, answer)
+                self._crew.drop(trajectory.lease_id, "malformed")
+                self._outbox.put(unreadable(trajectory.lease_id, trajectory.group_id, answer))
+            return
+        refused = {refusal.lease_id: refusal.reason for refusal in answer.refused}
+        for trajectory in sent:
+            lease_id = trajectory.lease_id
+            if lease_id in refused:
+                self._crew.drop(lease_id, refused[lease_id])
+                self._outbox.give_back(lease_id)
+            elif lease_id in answer.accepted:
+                partial[lease_id].recorded.update(segment.index for segment in trajectory.segments)
 
     async def _send_finished(self) -> None:
         while batch := self._outbox.next(BATCH):
-            reply = await self._link.trajectories(batch)
-            tokens = {t.lease_id: sum(segment.tokens for segment in t.segments) for t in batch}
-            refused = self._outbox.settle(reply)
-            for lease_id, reason in refused.items():
-                log.warning("the learner refused the trajectory of lease %d: %s", lease_id, reason)
-                self._tally.discarded_tokens[reason] += tokens[lease_id]
-                self._outbox.give_back(lease_id)  # in case it is still held to be in flight
-            if not refused and not reply.accepted:
-                raise UnreachableError("the learner answered an upload without naming any of its leases")
+            async for sent, answer in self._singled_out(self._link.trajectories, batch):
+                if isinstance(answer, str):
+                    self._report(sent[0], answer)
+                else:
+                    self._settle(sent, answer)
+
+    def _settle(self, sent: list[Trajectory], reply: UploadReply) -> None:
+        tokens = {t.lease_id: sum(segment.tokens for segment in t.segments) for t in sent}
+        refused = self._outbox.settle(reply)
+        for lease_id, reason in refused.items():
+            log.warning("the learner refused the trajectory of lease %d: %s", lease_id, reason)
+            self._tally.discarded_tokens[reason] += tokens.get(lease_id, 0)
+            self._outbox.give_back(lease_id)  # in case it is still held to be in flight
+        if not refused and not reply.accepted:
+            raise UnreachableError("the learner answered an upload without naming any of its leases")
+
+    def _report(self, trajectory: Trajectory, reason: str) -> None:
+        """One that the learner can never take: it hears that instead, and counts it as a loss of its place."""
+        log.error("the trajectory of lease %d cannot be uploaded: %s", trajectory.lease_id, reason)
+        self._tally.discarded_tokens["malformed"] += sum(segment.tokens for segment in trajectory.segments)
+        if not self._outbox.replace_unreadable(trajectory.lease_id, reason):
+            self._outbox.give_back(trajectory.lease_id)
+
+    async def _singled_out(
+        self, send: Callable[[list[Trajectory]], Awaitable[UploadReply]], batch: list[Trajectory]
+    ) -> AsyncIterator[tuple[list[Trajectory], UploadReply | str]]:
+        """What came of `batch`, in as many parts as it takes: trajectories and the answer to them, or one and why it cannot be read.
+
+        Raises RefusedError, UnreachableError for whatever is not the batch's own fault.
+        """
+        parts = [batch]
+        while parts:
+            part = parts.pop()
+            try:
+                yield part, await send(part)
+                continue
+            except RefusedError as error:
+                if error.status not in UNREADABLE:
+                    raise
+                reason = str(error)
+            except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
+                reason = f"{type(error).__name__}: {error}"
+            if len(part) == 1:
+                yield part, reason
+            else:
+                half = len(part) // 2
+                parts += [part[half:], part[:half]]
 
 
 def _unrecorded(episode: Episode, version: int) -> bool:

@@ -23,6 +23,7 @@ from asyncppo_runtime.rollout.crew import Crew
 from asyncppo_runtime.rollout.engines.interface import Engine, EngineError, EngineLostError
 from asyncppo_runtime.rollout.gate import Gate
 from asyncppo_runtime.rollout.heart import Heart
+from asyncppo_runtime.rollout.holds import Holds
 from asyncppo_runtime.rollout.link import LearnerLink
 from asyncppo_runtime.rollout.loader import Loader
 from asyncppo_runtime.rollout.membership import Membership
@@ -73,6 +74,11 @@ class Worker:
         loader = Loader(engine, HttpTransport(client.session, learner.rstrip("/"), directory), tally)
         self._membership = membership = Membership(standing, link, engine, gate, loader, crew, uploads, metrics, tally)
         self._heart = Heart(membership, link, crew, outbox, engine, gate, tally)
+
+    @property
+    def holds(self) -> Holds:
+        """What the environments' code does to the event loop."""
+        return self._tally.holds
 
     def stop(self) -> None:
         """Drain, and end `run`."""

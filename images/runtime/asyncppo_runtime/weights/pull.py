@@ -22,6 +22,7 @@ import aiohttp
 
 from asyncppo.wire import routes
 from asyncppo.wire.versions import VersionRecord
+from asyncppo_runtime.threads import in_thread
 from asyncppo_runtime.weights.errors import (
     WeightsGoneError,
     WeightsRefusedError,
@@ -78,7 +79,7 @@ async def pull(
             if await _verified(final, record):
                 return final
             await _download(session, url, record, part, limits)
-            await asyncio.to_thread(_put_in_place, part, final)
+            await in_thread(_put_in_place, part, final)
     return final
 
 
@@ -182,7 +183,7 @@ async def _attempt(
                 if written > record.file_size:
                     file.truncate(0)
                     raise WeightsRefusedError(f"{url}: sends more than the {record.file_size} bytes of its record")
-                await asyncio.to_thread(file.write, chunk)
+                await in_thread(file.write, chunk)
 
 
 def _target_of(name: str) -> str:
@@ -226,7 +227,7 @@ async def _digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    return await asyncio.to_thread(read)
+    return await in_thread(read)
 
 
 async def _verified(final: Path, record: VersionRecord) -> bool:
@@ -234,7 +235,7 @@ async def _verified(final: Path, record: VersionRecord) -> bool:
     if not _size(final):
         return False
     try:
-        await asyncio.to_thread(verify_file, final, record)
+        await in_thread(verify_file, final, record)
     except WeightsRefusedError:
         _remove(final)
         return False

@@ -13,12 +13,13 @@ from typing import Any
 from asyncppo.cli.command import Subparsers
 from asyncppo.cli.exit_codes import ExitCode
 from asyncppo.errors import AsyncPPOError, UserError
+from asyncppo.programs import MODULE
 
 DESCRIPTION = """
 What each strategy would cost: seconds of an update, stall, extra forwards, bytes of versions kept, further devices. Speeds are assumed
 from the devices the manifest asks for, measured here with --calibrate, or read from a file of measured ones.
 """
-CALIBRATE = (sys.executable, "-m", "asyncppo_runtime.calibrate")
+CALIBRATE = (*MODULE, "asyncppo_runtime.calibrate")
 
 
 def register(subparsers: Subparsers) -> None:

@@ -14,9 +14,10 @@ import msgspec
 from asyncppo.cli.command import Subparsers
 from asyncppo.cli.exit_codes import ExitCode
 from asyncppo.errors import UserError
+from asyncppo.programs import MODULE
 from asyncppo.report.trajectories import Listing, TrajectoryView
 
-READER = (sys.executable, "-m", "asyncppo_runtime.inspect")
+READER = (*MODULE, "asyncppo_runtime.inspect")
 
 
 def register(subparsers: Subparsers) -> None:

@@ -7,11 +7,12 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from asyncppo.programs import MODULE
 
 LAST_WORDS = 12
 
@@ -35,8 +36,7 @@ class Warden:
     async def start(self) -> None:
         """Start the warden program."""
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
+            *MODULE,
             "asyncppo.local.warden",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
@@ -79,8 +79,7 @@ class RoleProcess:
             log.write(f"{_start_mark()}\n".encode())
             log.flush()
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
+                *MODULE,
                 "asyncppo.local.leash",
                 str(os.getpid()),
                 *program.command,

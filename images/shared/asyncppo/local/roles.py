@@ -3,9 +3,7 @@
 Owns command lines and ports. Does not own when they run (`supervisor.py`).
 """
 
-import os
 import socket
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,6 +14,7 @@ from asyncppo.api.training import EnvironmentType
 from asyncppo.errors import UserError
 from asyncppo.local.folder import RunFolder
 from asyncppo.local.process import RoleProgram
+from asyncppo.programs import IMPORTS_VARIABLE, MODULE
 
 HOST = "127.0.0.1"
 LEARNER = "learner"
@@ -25,9 +24,9 @@ LEARNER = "learner"
 class Programs:
     """The argv prefix of each role program."""
 
-    learner: Sequence[str] = (sys.executable, "-m", "asyncppo_runtime.learner")
-    rollout: Sequence[str] = (sys.executable, "-m", "asyncppo_runtime.rollout")
-    old_logit: Sequence[str] = (sys.executable, "-m", "asyncppo_runtime.old_logit")
+    learner: Sequence[str] = (*MODULE, "asyncppo_runtime.learner")
+    rollout: Sequence[str] = (*MODULE, "asyncppo_runtime.rollout")
+    old_logit: Sequence[str] = (*MODULE, "asyncppo_runtime.old_logit")
 
 
 @dataclass(frozen=True)
@@ -144,9 +143,8 @@ def _worker(
 
 
 def role_environment(job: AsyncPPOJob, imports: Path) -> dict[str, str]:
-    """Environment variables of every role: unbuffered logs, and modules beside the manifest importable for a Custom environment."""
+    """Environment variables of every role: unbuffered logs, and where a Custom environment is imported from: beside the manifest."""
     variables = {"PYTHONUNBUFFERED": "1"}
     if job.spec.environment.type is EnvironmentType.CUSTOM:
-        paths = os.environ.get("PYTHONPATH", "")
-        variables["PYTHONPATH"] = f"{imports}{os.pathsep}{paths}" if paths else str(imports)
+        variables[IMPORTS_VARIABLE] = str(imports)
     return variables

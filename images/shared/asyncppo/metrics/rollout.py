@@ -14,6 +14,10 @@ REQUESTS = gauge("asyncppo_rollout_running_requests", "Generation requests in th
 OUTBOX = gauge("asyncppo_rollout_outbox_trajectories", "Trajectories kept until the learner's receipt or score.")
 SAMPLING_SECONDS = counter("asyncppo_rollout_sampling_seconds_total", "Time episodes spent waiting for the engine.")
 ENVIRONMENT_SECONDS = counter("asyncppo_rollout_environment_seconds_total", "Time episodes spent in their environment.")
+HELD_SECONDS = counter(
+    "asyncppo_rollout_environment_held_seconds_total",
+    "Time environments kept the event loop from everybody else, in stretches of 0.1 s and more.",
+)
 PAUSED_SECONDS = counter("asyncppo_rollout_paused_seconds_total", "Time spent paused by version syncs.")
 PAUSED = gauge("asyncppo_rollout_paused", "1 while generation is paused, else 0.")
 PAUSE_SECONDS = histogram("asyncppo_rollout_pause_seconds", "From Pause to Resume of one sync.", SECONDS_BUCKETS)
@@ -27,7 +31,7 @@ JOINS = counter("asyncppo_rollout_joins_total", "Joins: one at start, one after 
 KV_CACHE_USAGE = gauge("asyncppo_rollout_kv_cache_usage_ratio", "Share of the KV cache in use.")
 BUILT = (
     POLICY_VERSION, INCARNATION, SAMPLED_TOKENS, DISCARDED_TOKENS, TRAJECTORIES, EPISODES, REQUESTS, OUTBOX,
-    SAMPLING_SECONDS, ENVIRONMENT_SECONDS, PAUSED_SECONDS, PAUSED, PAUSE_SECONDS, LOADS, LOAD_SECONDS, PULLED_BYTES,
+    SAMPLING_SECONDS, ENVIRONMENT_SECONDS, HELD_SECONDS, PAUSED_SECONDS, PAUSED, PAUSE_SECONDS, LOADS, LOAD_SECONDS, PULLED_BYTES,
     CANARY_ERROR, JOINS, KV_CACHE_USAGE,
 )  # fmt: skip
 """All of them, in the order of docs/metrics.md."""

@@ -19,14 +19,15 @@ import msgspec
 from asyncppo.api.manifest import dump_manifest
 from asyncppo.errors import AsyncPPOError, UserError
 from asyncppo.local.folder import write_atomically
+from asyncppo.programs import MODULE
 from asyncppo.report.history import read_history
 from asyncppo.report.summary import read_summary
 from asyncppo.study.cells import Cell
 from asyncppo.study.results import CellResult, Cost, Errors, encode_result, late_reward, read_result
 from asyncppo.study.work import CellDone, CellWork, Pace, Said, StudyWork
 
-TRAINER = (sys.executable, "-m", "asyncppo_runtime.study")
-RUN = (sys.executable, "-c", "import sys; from asyncppo.cli import main; sys.exit(main())", "run")
+TRAINER = (*MODULE, "asyncppo_runtime.study")
+RUN = (sys.executable, "-P", "-c", "import sys; from asyncppo.cli import main; sys.exit(main())", "run")
 START_SECONDS = 15.0  # what the roles of a wall-clock run take to start, roughly; part of the time budget only
 LEARNING = ("Training", "Scoring", "Sync")
 BAD_INPUT, INTERRUPTED = 2, 130

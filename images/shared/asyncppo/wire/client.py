@@ -10,6 +10,7 @@ from typing import Self, TypeVar
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractResolver
 
 from asyncppo.errors import RefusedError, UnreachableError
 from asyncppo.faults import Kind, Moment, at_call
@@ -22,18 +23,20 @@ CONTENT_TYPE = "application/msgpack"
 class WireClient:
     """Calls peers by base URL. Use as an async context manager.
 
-    Raises RefusedError for 4xx/5xx with a Refused body, UnreachableError for everything that is not an answer.
+    resolver: looks host names up; None for aiohttp's own. Raises RefusedError for 4xx/5xx with a Refused body, UnreachableError for
+    everything that is not an answer.
     """
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, resolver: AbstractResolver | None = None) -> None:
         self._token = token
+        self._resolver = resolver
         self._session: aiohttp.ClientSession | None = None
         self._duplicates: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {self._token}"},
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, resolver=self._resolver),
         )
         return self
 

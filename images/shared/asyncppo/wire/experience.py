@@ -69,7 +69,8 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
     """What one lease has produced so far: exact token ids of the whole context and the segments the model sampled.
 
     Tokens outside every segment are the environment's (prompt included). `finished` is False for the partial form sent at a
-    Flush; `reward` is then 0. `end_reason`: done, max_turns, overlong, environment_timeout, environment_error.
+    Flush; `reward` is then 0. `end_reason`: done, max_turns, overlong, environment_timeout, environment_error, or malformed for what
+    stands in the place of a trajectory that cannot be sent or read (`unreadable`).
     """
 
     lease_id: int
@@ -86,11 +87,59 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
     paused_seconds: float = 0.0
 
 
+MALFORMED_ENDING = "malformed"
+MOST_ERROR_CHARACTERS = 500
+
+
+def unreadable(lease_id: int, group_id: int, error: str) -> Trajectory:
+    """Says that there is a finished trajectory of this lease which nobody can read: it is a loss of its place."""
+    return Trajectory(
+        lease_id=lease_id,
+        group_id=group_id,
+        token_ids=[],
+        segments=[],
+        finished=True,
+        end_reason=MALFORMED_ENDING,
+        error=error[:MOST_ERROR_CHARACTERS].encode("utf-8", "backslashreplace").decode(),
+    )
+
+
 class Upload(msgspec.Struct, frozen=True):
     """Finished trajectories, or (at a Flush) partial ones."""
 
     envelope: Envelope
     trajectories: list[Trajectory]
+
+
+class RawUpload(msgspec.Struct, frozen=True):
+    """An Upload as it comes in: its trajectories are read one by one, so that one that is none does not spoil the others."""
+
+    envelope: Envelope
+    trajectories: list[msgspec.Raw]
+
+
+class _Named(msgspec.Struct, frozen=True):
+    """The least that says whose loss it is."""
+
+    lease_id: int
+    group_id: int
+
+
+_TRAJECTORY = msgspec.msgpack.Decoder(Trajectory)
+_NAMED = msgspec.msgpack.Decoder(_Named)
+
+
+def read_trajectories(upload: RawUpload) -> list[Trajectory]:
+    """The trajectories of `upload`; `unreadable` stands for one that is none. Raises msgspec.DecodeError where not even the lease can
+    be read: the sender then singles it out."""
+    read = []
+    for raw in upload.trajectories:
+        try:
+            read.append(_TRAJECTORY.decode(raw))
+        except msgspec.DecodeError as error:
+            named = _NAMED.decode(raw)
+            read.append(unreadable(named.lease_id, named.group_id, f"it cannot be read: {error}"))
+    return read
 
 
 class Refusal(msgspec.Struct, frozen=True):

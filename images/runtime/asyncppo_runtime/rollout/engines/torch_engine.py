@@ -35,6 +35,7 @@ from asyncppo_runtime.rollout.engines.torch_fitness import check_attention, chec
 from asyncppo_runtime.rollout.engines.torch_forward import last_logits, sample, sequence_logprobs
 from asyncppo_runtime.rollout.engines.torch_slots import Group, SlotTable
 from asyncppo_runtime.rollout.engines.torch_weights import load_weights
+from asyncppo_runtime.threads import in_thread
 
 T = TypeVar("T")
 
@@ -146,7 +147,7 @@ class TorchEngine:
         self._wake.set()
         self._settled.set()
         if self._thread is not None and self._thread.ident is not None:
-            await asyncio.to_thread(self._thread.join)
+            await in_thread(self._thread.join)
 
     async def lost(self) -> EngineLostError:
         """See `Engine.lost`: it lives in this process, so it lives as long."""

@@ -26,6 +26,7 @@ from asyncppo_runtime.rollout.engines.interface import (
 )
 from asyncppo_runtime.rollout.engines.vllm_model import ModelShape, check_file, describe
 from asyncppo_runtime.rollout.engines.vllm_process import ALIVE_SECONDS, REMEDY, VllmProcess
+from asyncppo_runtime.threads import in_thread
 
 STRAGGLER_SECONDS = 1.0  # after a pause, when a request has still not come back, it is aborted by name
 
@@ -59,16 +60,16 @@ class VllmEngine:
         """See `Engine.start`. Raises EngineError naming the field that vLLM cannot serve, UserError for a model that is not there."""
         folder = Path(tempfile.mkdtemp(prefix="asyncppo-vllm-"))
         try:
-            self._shape = await asyncio.to_thread(describe, self._spec, folder)
+            self._shape = await in_thread(describe, self._spec, folder)
             self._process = await VllmProcess.start(self._spec, folder)
         finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await in_thread(shutil.rmtree, folder, True)
 
     async def load(self, weights: Path, record: VersionRecord) -> str:
         """See `Engine.load`. An EngineError that is no WeightsRejectedError means the engine is lost."""
         _, shape = self._started()
         self._check_paused()
-        await asyncio.to_thread(check_file, weights, shape)
+        await in_thread(check_file, weights, shape)
         return await self._swapped("asyncppo_stage", (str(weights), record.published_hash), record, weights.name)
 
     async def join(self, address: str, port: int, rank_offset: int, world_size: int) -> None:

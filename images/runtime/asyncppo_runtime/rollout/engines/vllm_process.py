@@ -17,6 +17,7 @@ from asyncppo.api.job import AsyncPPOJobSpec
 from asyncppo_runtime.rollout.engines import vllm_fitness as fitness
 from asyncppo_runtime.rollout.engines.interface import EngineError, EngineLostError
 from asyncppo_runtime.rollout.engines.vllm_settings import engine_arguments, environment
+from asyncppo_runtime.threads import in_thread
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ class VllmProcess:
     async def start(cls, spec: AsyncPPOJobSpec, model: Path) -> "VllmProcess":
         """Start vLLM for the model in folder `model`; takes seconds (imports), in a thread. Raises EngineError."""
         gauge = KvGauge()
-        process = cls(await asyncio.to_thread(_boot, spec, model, gauge), gauge)
+        process = cls(await in_thread(_boot, spec, model, gauge), gauge)
         try:
             await process.call(
                 process.llm.get_supported_tasks()
@@ -91,7 +92,7 @@ class VllmProcess:
         llm, self.llm = self.llm, None
         if llm.output_handler is not None:
             llm.output_handler.cancel()  # else it reports the end of the core as a failure
-        await asyncio.to_thread(llm.shutdown)
+        await in_thread(llm.shutdown)
         llm.shutdown = _nothing  # its finalizer calls it again, at a time when the interpreter may be half gone
 
 
