@@ -1,31 +1,27 @@
 """What an environment raises, answers or does to the event loop costs its own episode; what can only fail is refused at start."""
 
 import importlib.util
+import re
 import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from tests.cases.drive import HERE, Outcome, asyncppo, run_case
 from tests.cases.models import make
-
-from asyncppo.wire.experience import Trajectory
 
 pytestmark = pytest.mark.cases
 
 
 def endings(outcome: Outcome) -> dict[int, set[tuple[str, str]]]:
-    """Task index → the endings of its trajectories and what was said of them, of the run's ledger."""
-    found: dict[int, set[tuple[str, str]]] = {}
+    """Task index → the endings of its trajectories (by the ledger) and what the rollout said of them."""
+    told = dict(re.findall(r"lease (\d+) ended as \w+: (.*)", outcome.logs()))
     with sqlite3.connect(outcome.folder / "ledger.db") as db:
-        rows = db.execute(
-            "SELECT trajectories.group_id, end_reason, body FROM trajectories LEFT JOIN bodies USING (lease_id)"
-        ).fetchall()
-    for index, end_reason, body in rows:
-        error = msgspec.msgpack.decode(body, type=Trajectory).error if body else ""
-        found.setdefault(index, set()).add((end_reason, error))
+        rows = db.execute("SELECT lease_id, group_id, end_reason FROM trajectories").fetchall()
+    found: dict[int, set[tuple[str, str]]] = {}
+    for lease_id, index, end_reason in rows:
+        found.setdefault(index, set()).add((end_reason, told.get(str(lease_id), "")))
     return found
 
 
