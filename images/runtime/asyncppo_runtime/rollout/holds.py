@@ -106,7 +106,7 @@ def _place(frame: FrameType | None) -> str:
     """The line that runs, and who called it: the innermost may be a library's. One signal may come while another is looked at."""
     while frame is not None and frame.f_code.co_filename == __file__:
         frame = frame.f_back
-    calls = []
+    calls: list[str] = []
     while frame is not None and len(calls) < PLACES:
         calls.append(f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}")
         frame = frame.f_back
