@@ -16,6 +16,7 @@ from types import FrameType
 LONG_SECONDS = 0.1  # a stretch that others notice
 TELL_SECONDS = 30.0
 TICK_SECONDS = 0.5
+PLACES = 3
 
 log = logging.getLogger(__name__)
 
@@ -98,5 +99,15 @@ class HoldWatch:
         """In the main thread, between two instructions of whatever runs there: only the environment's code has `since` set."""
         held = self._overdue()
         if held:
-            where = f", at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}" if frame else ""
-            raise HoldError(f"held the event loop for {held:.1f} s without a wait{where}")
+            raise HoldError(f"held the event loop for {held:.1f} s without a wait, at {_place(frame)}")
+
+
+def _place(frame: FrameType | None) -> str:
+    """The line that runs, and who called it: the innermost may be a library's. One signal may come while another is looked at."""
+    while frame is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    calls: list[str] = []
+    while frame is not None and len(calls) < PLACES:
+        calls.append(f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}")
+        frame = frame.f_back
+    return ", called at ".join(calls) or "a place unknown"

@@ -101,6 +101,7 @@ class CellRun:
                 self.ended.append(time.perf_counter())
             for each in self._growing.values():
                 if each.task is not None:
+                    each.episode.dropped = True
                     each.task.cancel()
         return self._result(updates)
 
