@@ -37,7 +37,10 @@ def _condition(true: str, false: str) -> Look:
 # Some say that something is wrong when False; some only that it is not so now; some where the job is.
 CONDITIONS = {
     **{kind: _condition(GOOD, BAD) for kind in ("Ready", "Accepted", "Reconciled", "Exact", "LedgerBalanced")},
-    **{kind: _condition(GOOD, WAITING) for kind in ("LearnerReady", "RolloutsReady", "OldLogitsReady", "SyncHealthy")},
+    **{
+        kind: _condition(GOOD, WAITING)
+        for kind in ("LearnerReady", "RolloutsReady", "OldLogitsReady", "EnvironmentHealthy", "SyncHealthy")
+    },
     "Suspended": _condition(WAITING, NEUTRAL),
     "Complete": _condition(GOOD, NEUTRAL),
     "Failed": _condition(BAD, NEUTRAL),
