@@ -27,6 +27,8 @@ TRAINED_TOKENS = "tokens/trained"
 FALLBACK_TOKENS = "tokens/fallback"
 DISCARDED_TOKENS = "tokens/discarded/"
 GROUPS = "groups/"
+TRANSACTIONS = "transactions"
+"""Every transaction that changed anything: how old a copy of the ledger is, told without a clock."""
 
 
 class Counters:
