@@ -40,6 +40,16 @@ def contents(path: Path) -> dict[str, list[tuple[object, ...]]]:
         return {table: db.rows(f"SELECT * FROM {table}") for table in tables}
 
 
+def refusal_or_same(path: Path, expected: object) -> str:
+    """Why the ledger is refused; "" when it is read, and then it says what it said before."""
+    try:
+        found = contents(path)
+    except LedgerUnusableError as error:
+        return str(error)
+    assert found == expected
+    return ""
+
+
 def killed(job: Job, into: Path) -> Path:
     """The ledger as a kill would leave it now: the files copied while it is open."""
     into.mkdir()
@@ -97,11 +107,9 @@ def test_flips_in_the_log_are_noticed_or_change_nothing(job: Job, tmp_path: Path
     log = path.with_name("ledger.db-wal")
     for _ in range(60):
         whole = flip(log, chance)
-        try:
-            assert contents(path) == expected
-        except LedgerUnusableError as refused:
-            assert "older than it was" in str(refused) or "damaged" in str(refused)
-            noticed += 1
+        refusal = refusal_or_same(path, expected)
+        assert not refusal or "older than it was" in refusal or "damaged" in refusal
+        noticed += bool(refusal)
         log.write_bytes(whole)
         path.with_name("ledger.db-shm").unlink(missing_ok=True)
     assert noticed > 30
@@ -113,10 +121,8 @@ def test_flips_in_the_file_of_checksums_are_noticed_or_change_nothing(job: Job) 
     expected, chance = contents(job.path), Random(7)
     for _ in range(60):
         whole = flip(sums_path(job.path), chance)
-        try:
-            assert contents(job.path) == expected
-        except LedgerUnusableError as refused:
-            assert "Nothing was changed" in str(refused)
+        refusal = refusal_or_same(job.path, expected)
+        assert not refusal or "Nothing was changed" in refusal
         sums_path(job.path).write_bytes(whole)
     sums_path(job.path).write_bytes(whole[:50])
     with pytest.raises(LedgerUnusableError, match=r"ledger\.db\.sums is damaged"):

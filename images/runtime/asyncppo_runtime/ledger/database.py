@@ -354,8 +354,24 @@ def _connect(path: Path, mode: str, more: str = "") -> sqlite3.Connection:
     )
 
 
-def _take_lock(path: Path) -> int:
-    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+@contextlib.contextmanager
+def unused(path: Path) -> Iterator[None]:
+    """While this lasts no learner opens the ledger; LedgerUnusableError when one has. Makes no file: without a lock file none did."""
+    try:
+        descriptor = _take_lock(path, os.O_RDWR)
+    except FileNotFoundError:
+        yield
+        return
+    except OSError as error:
+        raise LedgerUnusableError(f"{path} cannot be opened: {error}") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _take_lock(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> int:
+    descriptor = os.open(path.with_name(path.name + ".lock"), flags | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -23,11 +23,12 @@ LEARNER = "learner"
 
 @dataclass(frozen=True)
 class Programs:
-    """The argv prefix of each role program."""
+    """The argv prefix of each role program. resumption: what says beforehand whether a learner may go on in a folder; () asks nobody."""
 
     learner: Sequence[str] = (sys.executable, "-m", "asyncppo_runtime.learner")
     rollout: Sequence[str] = (sys.executable, "-m", "asyncppo_runtime.rollout")
     old_logit: Sequence[str] = (sys.executable, "-m", "asyncppo_runtime.old_logit")
+    resumption: Sequence[str] = (sys.executable, "-m", "asyncppo_runtime.learner.resumption")
 
 
 @dataclass(frozen=True)
