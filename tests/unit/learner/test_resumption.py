@@ -100,7 +100,7 @@ def crashed_publication(folder: Path) -> None:
     [
         (
             without_ledger,
-            "ledger.db is missing.*checkpoints/ with 00000002, 00000003; weights/ with v00000001.*metrics.jsonl up to version 3",
+            "ledger.db is missing.*checkpoints/ with 00000002, 00000003; weights/ with v.*metrics.jsonl up to version 3",
         ),
         (only_checkpoints, "ledger.db is missing.*checkpoints/ with 00000002, 00000003. Nothing was changed"),
         (only_checksums, "ledger.db is missing.*ledger.db.sums"),
@@ -108,7 +108,7 @@ def crashed_publication(folder: Path) -> None:
         (lambda folder: (folder / "ledger.db").write_bytes(b""), "damaged"),
         (
             lambda folder: checkpoint(folder, NEWEST + 2),
-            "older than what lies beside it: its newest version is 3.*checkpoints/ with 00000005",
+            "older than what lies beside it: .* version is 3.*checkpoints/ with 00000005",
         ),
         (lambda folder: weights(folder, NEWEST + 2), "older than what lies beside it.*weights/ with v00000005"),
         (
@@ -118,7 +118,7 @@ def crashed_publication(folder: Path) -> None:
         (lambda folder: metrics(folder, NEWEST + 1), "older than what lies beside it.*metrics.jsonl up to version 4"),
         (
             lambda folder: shutil.rmtree(folder / "checkpoints"),
-            "none of the checkpoints in the ledger is left.*versions 2, 3.*Put one back",
+            "none of the checkpoints .* is left.*versions 2, 3.*Put one back",
         ),
     ],
 )

@@ -18,6 +18,7 @@ from asyncppo_runtime.ledger.database import looking
 from asyncppo_runtime.ledger.errors import LedgerUnusableError
 from asyncppo_runtime.ledger.ledger import Ledger
 from asyncppo_runtime.ledger.page_sums import SumsFile, read_sums, sums_path
+from asyncppo_runtime.ledger.reader import LedgerReader
 
 ROOT = Path(__file__).parents[3]
 
@@ -150,6 +151,23 @@ def test_a_log_that_lost_transactions_is_refused_and_nothing_is_written(job: Job
     # The way out that the message names: an older ledger is gone on with once the user has said so.
     sums_path(path).unlink()
     Ledger.open(path, job.settings, 0.0).close()
+
+
+@pytest.mark.parametrize("content", [b"", b"SQLite", b"hello " * 1000])
+def test_a_file_that_was_emptied_keeps_its_log(job: Job, tmp_path: Path, content: bytes) -> None:
+    """SQLite deletes the log of an empty file, though it only reads."""
+    busy(job, 2)
+    path = killed(job, tmp_path / "killed")
+    path.write_bytes(content)
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    for attempt in (
+        lambda: Ledger.open(path, job.settings, 0.0),
+        lambda: LedgerReader.open_read_only(path),
+        lambda: contents(path),
+    ):
+        with pytest.raises(LedgerUnusableError, match="damaged"):
+            attempt()
+        assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
 
 
 def test_an_older_copy_of_the_file_alone_is_refused(job: Job, tmp_path: Path) -> None:

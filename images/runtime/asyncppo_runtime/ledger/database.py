@@ -37,6 +37,7 @@ FOLD_AT_FRAMES = 1000
 """Pages in the log at which it is folded into the file: SQLite's own default."""
 LARGEST_CHECKED_WHOLE = 256 << 20
 """Bytes of a ledger without checksums up to which indexes are compared with their tables as well."""
+SMALLEST = 512  # one page of the smallest size there is
 BUSY_SECONDS = 30.0
 SYNCHRONOUS = "FULL"
 Row = tuple[Any, ...]
@@ -293,6 +294,7 @@ def looking(path: Path) -> Iterator[Looked]:
 
 
 def _examined(path: Path) -> tuple[Sums | None, sqlite3.Connection]:
+    _check_size(path)
     try:
         sums = read_sums(path)
     except DamagedSumsError as error:
@@ -337,6 +339,7 @@ def open_reader(path: Path) -> Database:
     if not path.is_file():
         raise LedgerUnusableError(f"{path} does not exist: no run has been started there")
     try:
+        _check_size(path)
         connection = _connect(path, "ro")
         try:
             _check_kind(path, connection)
@@ -344,8 +347,8 @@ def open_reader(path: Path) -> Database:
         except BaseException:
             connection.close()
             raise
-    except sqlite3.Error as error:
-        raise LedgerUnusableError(f"{path} cannot be read: {error}; is its folder writable for you?") from error
+    except (sqlite3.Error, OSError) as error:
+        raise _unreadable(path, error) from error
 
 
 def _connect(path: Path, mode: str, more: str = "") -> sqlite3.Connection:
@@ -404,6 +407,13 @@ def _create(path: Path, facts: dict[str, int | str]) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _check_size(path: Path) -> None:
+    """Before SQLite sees the file: beside an empty one it would delete the log, even when it only reads. (By its size, not by reading:
+    closing a file of SQLite's in a process that has it open elsewhere would drop SQLite's locks.)"""
+    if _size(path) < SMALLEST:
+        raise LedgerUnusableError(_damaged(path, f"{_size(path):,} bytes"))
 
 
 def _check_structure(path: Path, connection: sqlite3.Connection) -> None:
