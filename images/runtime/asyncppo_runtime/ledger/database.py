@@ -17,7 +17,7 @@ from typing import Any
 
 from asyncppo.faults import COMMIT, Kind, Moment, inside
 from asyncppo_runtime.ledger.counters import TRANSACTIONS, Counters, read_counts
-from asyncppo_runtime.ledger.errors import LedgerStorageError, LedgerUnusableError
+from asyncppo_runtime.ledger.errors import LedgerRefusedError, LedgerStorageError, LedgerUnusableError
 from asyncppo_runtime.ledger.filesystem import refuse_network_volume
 from asyncppo_runtime.ledger.page_sums import (
     DamagedSumsError,
@@ -82,6 +82,8 @@ class Database:
         except BaseException as error:
             self.counters.roll_back()
             self._roll_back()
+            if isinstance(error, OverflowError):
+                raise _out_of_range() from error
             if not isinstance(error, sqlite3.Error):
                 raise
             # An I/O error while committing leaves open whether the log's last frame is on the disk: only a recovery can tell.
@@ -97,6 +99,8 @@ class Database:
             if not nested:
                 self.connection.execute("BEGIN")
             yield
+        except OverflowError as error:
+            raise _out_of_range() from error
         except sqlite3.Error as error:
             if nested:
                 raise
@@ -480,6 +484,12 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _out_of_range() -> LedgerRefusedError:
+    return LedgerRefusedError(
+        "OutOfRange", "a number of the call is beyond 64 bits, which no ledger holds; nothing was written"
+    )
 
 
 def _code(error: sqlite3.Error) -> int:

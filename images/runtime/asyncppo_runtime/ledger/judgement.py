@@ -113,6 +113,8 @@ def _disorder(trajectory: Trajectory, spans: list[Span]) -> str:
     for span in spans:
         if not past <= span.start < span.end or not 0 <= span.index < 1 << 31:
             return f"segment {span.index} spans [{span.start}, {span.end}), after {past}"
+        if not 0 <= span.version < 1 << 63:
+            return f"segment {span.index} is of version {span.version}, which is none"
         if span.version < version:
             return f"segment {span.index} is of version {span.version}, the one before of {version}"
         past, version = span.end, span.version

@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import yaml
 
@@ -45,7 +45,7 @@ class _Loader(yaml.SafeLoader):
         self._depth += 1
         if self._depth > DEEPEST:
             raise _complaint(f"nested more than {DEEPEST} deep", mark)
-        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)
         self._depth -= 1
         if node is None:
             return None
@@ -62,12 +62,12 @@ class _Loader(yaml.SafeLoader):
             raise _complaint(
                 f"more than {MOST_VALUES:,} values (aliases and merges count as what they stand for)", mark
             )
-        return cast("yaml.Node", node)
+        return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """What a node stands for; whatever is wrong with it is said with its place."""
         try:
-            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+            return super().construct_object(node, deep)
         except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:
             text = f'"{_short(str(node.value))}"' if isinstance(node, yaml.ScalarNode) else "this"
             raise _complaint(f"{text} is no {node.tag.rpartition(':')[2]}", node.start_mark) from error

@@ -16,7 +16,7 @@ from asyncppo.api.job import AsyncPPOJob
 from asyncppo.api.manifest import dump_manifest, parse_manifest
 from asyncppo.errors import UserError
 from asyncppo.estimate.choice import reason, settled
-from asyncppo.local.folder import FolderLock, RunFolder, check, claim, earlier, write_atomically
+from asyncppo.local.folder import HOME_FILE, FolderLock, RunFolder, check, claim, earlier, write_atomically
 from asyncppo.local.roles import Programs, choose_addresses
 from asyncppo.local.runner import Coordinate, LocalRun, Patience
 
@@ -56,6 +56,7 @@ def prepared(request: Request, coordinate: Coordinate) -> Iterator[LocalRun]:
         if before is not None:
             ask_learner(folder, before, request.programs)
         job = claim(folder, job, before)
+        write_atomically(folder.root / HOME_FILE, f"{request.home.resolve()}\n".encode())
         if why and not folder.choice_file.exists():
             write_atomically(folder.choice_file, f"{why}\n".encode())
         yield LocalRun(
