@@ -33,15 +33,14 @@ def test_a_trajectory_is_shown_from_any_folder_and_does_nothing_to_the_terminal(
 
 
 def test_a_terminal_that_lacks_characters_and_room_gets_escapes_and_whole_figures(run: Outcome, tmp_path: Path) -> None:
-    for encoding in ("ascii", "latin-1"):
-        for more in ((), ("--trajectory", "1")):
-            shown = asyncppo(
-                *("show", str(run.folder), *more),
-                folder=run.folder,
-                cwd=tmp_path,
-                PYTHONIOENCODING=f"{encoding}:strict",
-                COLUMNS="30",
-            )
-            assert shown.code == 0, shown.output
-            assert "Traceback" not in shown.output
-            assert "…" not in shown.output
+    for encoding, more in (("latin-1", ()), ("ascii", ("--trajectory", "1"))):
+        shown = asyncppo(
+            *("show", str(run.folder), *more),
+            folder=run.folder,
+            cwd=tmp_path,
+            PYTHONIOENCODING=f"{encoding}:strict",
+            COLUMNS="30",
+        )
+        assert shown.code == 0, shown.output
+        assert "Traceback" not in shown.output
+        assert "…" not in shown.output
