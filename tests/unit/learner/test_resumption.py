@@ -169,8 +169,9 @@ def test_a_new_folder_is_not_refused(tmp_path: Path, names: tuple[str, ...]) -> 
     refuse_unknown(tmp_path / "none", OWN)
 
 
-def test_a_ledger_in_use_is_not_judged(run: Path) -> None:
+def test_a_ledger_in_use_is_not_judged(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = Job(run / "ledger.db")
+    monkeypatch.setattr("asyncppo_runtime.ledger.database.LEAVING_SECONDS", 0.2)
     with pytest.raises(LedgerUnusableError, match="in use by another learner"):
         refuse_unknown(run, OWN)
     job.ledger.close()

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ LARGEST_CHECKED_WHOLE = 256 << 20
 """Bytes of a ledger without checksums up to which indexes are compared with their tables as well."""
 SMALLEST = 512  # one page of the smallest size there is
 BUSY_SECONDS = 30.0
+LEAVING_SECONDS = 10.0
 SYNCHRONOUS = "FULL"
 Row = tuple[Any, ...]
 
@@ -363,14 +365,22 @@ def _connect(path: Path, mode: str, more: str = "") -> sqlite3.Connection:
 
 @contextlib.contextmanager
 def unused(path: Path) -> Iterator[None]:
-    """While this lasts no learner opens the ledger; LedgerUnusableError when one has. Makes no file: without a lock file none did."""
-    try:
-        descriptor = _take_lock(path, os.O_RDWR)
-    except FileNotFoundError:
-        yield
-        return
-    except OSError as error:
-        raise LedgerUnusableError(f"{path} cannot be opened: {error}") from error
+    """While this lasts no learner opens the ledger; LedgerUnusableError when one has it and does not end soon (one whose runner has just
+    been killed does). Makes no file: without a lock file there is none."""
+    deadline = time.monotonic() + LEAVING_SECONDS
+    while True:
+        try:
+            descriptor = _take_lock(path, os.O_RDWR)
+            break
+        except FileNotFoundError:
+            yield
+            return
+        except LedgerUnusableError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.1)
+        except OSError as error:
+            raise LedgerUnusableError(f"{path} cannot be opened: {error}") from error
     try:
         yield
     finally:
