@@ -38,12 +38,10 @@ class Outcome:
         return "\n".join(file.read_text(errors="replace") for file in sorted((self.folder / "logs").glob("*.log")))
 
 
-def asyncppo(
-    *arguments: str, folder: Path, cwd: Path, limit_seconds: float = LIMIT_SECONDS, **environment: str
-) -> Outcome:
-    """Runs `asyncppo ARGUMENTS` in `cwd`. Past the limit it gets what Ctrl-C sends, then SIGKILL with all its children."""
+def started(*arguments: str, cwd: Path, **environment: str) -> "subprocess.Popen[str]":
+    """`asyncppo ARGUMENTS` in `cwd`, running; the caller ends it."""
     path = os.pathsep.join(str(ROOT / source) for source in SOURCES)
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-P", "-c", "import sys; from asyncppo.cli import main; sys.exit(main())", *arguments],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment},
@@ -54,6 +52,13 @@ def asyncppo(
         errors="replace",
         start_new_session=True,
     )
+
+
+def asyncppo(
+    *arguments: str, folder: Path, cwd: Path, limit_seconds: float = LIMIT_SECONDS, **environment: str
+) -> Outcome:
+    """Runs `asyncppo ARGUMENTS` in `cwd`. Past the limit it gets what Ctrl-C sends, then SIGKILL with all its children."""
+    process = started(*arguments, cwd=cwd, **environment)
     timed_out = False
     try:
         output, _ = process.communicate(timeout=limit_seconds)

@@ -54,6 +54,7 @@ def main() -> int:
         programs=Programs(
             learner=(sys.executable, str(HERE / "fake_learner.py"), *settings.get("learner", [])),
             rollout=(sys.executable, str(HERE / "fake_rollout.py"), *settings.get("rollout", [])),
+            resumption=(),  # the fakes keep no ledger that could be looked at
         ),
         patience=Patience(poll=0.05, pulse=0.2, backoff=Backoff(first=0.05), **settings.get("patience", {})),
     )

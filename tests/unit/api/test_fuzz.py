@@ -1,14 +1,17 @@
 """Whatever is put in, out comes a job or a UserError; and what comes out goes in again."""
 
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.api.builders import SPEC, changed, document, fields
 
 from asyncppo.api.documents import read_document
 from asyncppo.api.job import AsyncPPOJob
-from asyncppo.api.manifest import dump_manifest, parse_manifest
+from asyncppo.api.manifest import dump_manifest, load_manifest, parse_manifest
 from asyncppo.api.problems import ManifestError
 from asyncppo.api.schema import Schema, spec_schema
 from asyncppo.errors import UserError
@@ -108,6 +111,69 @@ def test_any_text(text: str) -> None:
     except UserError:
         return
     assert accepted(raw) is None
+
+
+TAGS = st.sampled_from(["", "", "", "!!bool ", "!!int ", "!!float ", "!!null ", "!!str ", "!!map ", "!!seq ", "!!timestamp ", "!!set ",
+    "!!omap ", "!!binary ", "!x ", "&a ", "&b ", "<<: ", "? "])  # fmt: skip
+WORDS = st.sampled_from(
+    ["*a", "*b", "x", "1", "1e9", "0x", "~", "2026-01-01", "'q'", "<<", "-", "[]", "{}", "|", "9" * 5000, "\u2028"]
+)
+STRUCTURED = st.recursive(
+    st.tuples(TAGS, WORDS).map("".join),
+    lambda inner: st.one_of(
+        st.tuples(TAGS, st.lists(inner, max_size=4)).map(lambda made: f"{made[0]}[{', '.join(made[1])}]"),
+        st.tuples(TAGS, st.lists(st.tuples(inner, inner), max_size=4)).map(
+            lambda made: f"{made[0]}{{{', '.join(f'{key} : {value}' for key, value in made[1])}}}"
+        ),
+        st.lists(st.tuples(st.sampled_from(["k", "<<", "&a k", "*a "]), inner), min_size=1, max_size=4).map(
+            lambda made: "\n".join(f"{key}: {value}" for key, value in made)
+        ),
+    ),
+    max_leaves=12,
+)
+
+
+@given(STRUCTURED)
+@settings(max_examples=300)
+def test_any_structure_of_tags_anchors_and_merges(text: str) -> None:
+    try:
+        raw = read_document(text, "m.yaml")
+    except UserError as error:
+        words = str(error)
+    else:
+        words = ""
+        assert accepted(raw) is None
+    assert len(words) < 1000
+
+
+@given(st.binary(max_size=60))
+@settings(max_examples=300)
+def test_any_bytes(content: bytes) -> None:
+    with NamedTemporaryFile() as file:
+        Path(file.name).write_bytes(content)
+        with pytest.raises(UserError) as refused:
+            load_manifest(file.name)
+        assert len(str(refused.value)) < 2000
+
+
+def test_19_000_unknown_fields_are_counted_and_the_first_are_named() -> None:
+    raw = document() | {"spec": SPEC | {f"unknown{number}": number for number in range(19_000)}}
+    with pytest.raises(ManifestError) as refused:
+        parse_manifest(raw, "m.yaml")
+    words = str(refused.value)
+    assert words.startswith("m.yaml: 19,000 problems\n  spec.unknown0: unknown field")
+    assert words.count("unknown field") == 20
+    assert words.endswith("and 18,980 more; correct these first")
+    assert len(words) < 20_000
+
+
+@pytest.mark.parametrize("name", ["k" * 500_000, "\x1b[31m" * 50_000, "\u202e" * 50_000])
+def test_one_endless_name_is_shortened(name: str) -> None:
+    for raw in (document() | {"spec": SPEC | {name: 1}}, document() | {name: {}}, document({"seed": name})):
+        with pytest.raises(ManifestError) as refused:
+            parse_manifest(raw, "m.yaml")
+        assert len(str(refused.value)) < 3000
+        assert str(refused.value).replace("\n", "").isprintable()
 
 
 def test_the_generator_makes_both_kinds() -> None:

@@ -8,12 +8,12 @@ import torch
 
 from asyncppo.api.job import AsyncPPOJobSpec
 from asyncppo_runtime.learner.checkpoints import (
-    checkpoint_path,
     read_checkpoint,
-    remove_checkpoints,
+    tidy_checkpoints,
     write_checkpoint,
 )
 from asyncppo_runtime.learner.errors import CheckpointError, GuardError
+from asyncppo_runtime.learner.layout import checkpoint_path
 from asyncppo_runtime.learner.trainer import Trainer
 
 
@@ -86,13 +86,18 @@ def test_a_failed_write_leaves_neither_a_checkpoint_nor_a_draft(tmp_path: Path) 
     assert sorted(path.name for path in checkpoint_path(tmp_path, 1).iterdir()) == before
 
 
-def test_only_what_the_ledger_keeps_stays(tmp_path: Path) -> None:
+def test_a_start_deletes_what_the_ledger_gave_up_and_sets_aside_what_it_does_not_know(tmp_path: Path) -> None:
     trainer = stepped(Trainer(spec()), 0)
     for version in (1, 2, 3):
         write_checkpoint(tmp_path, trainer.checkpoint(version, version, "f"))
     shutil.copytree(checkpoint_path(tmp_path, 3), tmp_path / "00000004.tmp")
-    assert remove_checkpoints(tmp_path, {2}) == [1, 3]
-    assert [path.name for path in tmp_path.iterdir()] == ["00000002"]
+    (tmp_path / "notes").mkdir()
+    assert tidy_checkpoints(tmp_path, {2}, {1}) == [tmp_path / "00000003.unknown"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000002", "00000003.unknown", "notes"]
+    write_checkpoint(tmp_path, trainer.checkpoint(3, 3, "f"))
+    assert tidy_checkpoints(tmp_path, {2}, {1}) == [tmp_path / "00000003.unknown-2"]
+    assert (tmp_path / "00000003.unknown" / "model.safetensors").exists()
+    assert tidy_checkpoints(tmp_path / "none", {2}, {1}) == []
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -166,7 +166,7 @@ def test_a_missing_file_with_its_log_is_refused(job: Job) -> None:
 def test_a_crash_while_creating_leaves_nothing_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "ledger.db.draft").write_bytes(b"half")
     Ledger.open(tmp_path / "ledger.db", settings(), 0.0).close()
-    assert {path.name for path in tmp_path.iterdir()} == {"ledger.db", "ledger.db.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {"ledger.db", "ledger.db.lock", "ledger.db.sums"}
 
 
 def test_a_reader_sees_a_running_ledger(job: Job) -> None:

@@ -18,7 +18,7 @@ from asyncppo.report.measures import (
     Throughput,
     UpdateMetrics,
 )
-from asyncppo.report.trajectories import SegmentView, TokenView, TrajectoryLine, TrajectoryView
+from asyncppo.report.trajectories import RunView, SegmentView, TokenView, TrajectoryLine, TrajectoryView
 
 
 def update(number: int, reward: float = 0.5, **changes: Any) -> UpdateMetrics:
@@ -92,6 +92,10 @@ def trajectory(**changes: Any) -> TrajectoryView:
             versions=(3, 4), staleness=2,
         ),
         "job": "guess", "attempt": 1, "turns": 2, "trained_version": 6, "text": "<bos> 7 > 11 =",
+        "runs": [
+            RunView(role="environment", text="<bos>"), RunView(role="model", text=" 7"), RunView(role="environment", text=" >"),
+            RunView(role="model", text=" 11"), RunView(role="environment", text=" ="),
+        ],
         "tokens": tokens, "segments": segments,
     }  # fmt: skip
     return TrajectoryView(**(figures | changes))

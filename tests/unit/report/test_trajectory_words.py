@@ -6,13 +6,13 @@ import msgspec
 from rich.console import Console, RenderableType
 from tests.unit.report.builders import trajectory
 
-from asyncppo.report.trajectories import Listing, TrajectoryLine, TrajectoryView
-from asyncppo.report.trajectory_words import render_listing, render_trajectory
+from asyncppo.report.trajectories import Listing, RunView, TrajectoryLine, TrajectoryView
+from asyncppo.report.trajectory_words import NARROWEST, render_listing, render_trajectory
 
 
-def shown(renderable: RenderableType) -> str:
-    """80 columns of plain text, each line stripped and its runs of blanks squeezed."""
-    console = Console(width=80, file=io.StringIO(), color_system=None)
+def shown(renderable: RenderableType, width: int = 80) -> str:
+    """So many columns of plain text, each line stripped and its runs of blanks squeezed."""
+    console = Console(width=width, file=io.StringIO(), color_system=None)
     console.print(renderable)
     assert isinstance(console.file, io.StringIO)
     return "\n".join(" ".join(line.split()) for line in console.file.getvalue().splitlines())
@@ -42,6 +42,40 @@ def test_a_pruned_trajectory_says_so() -> None:
 def test_text_with_markup_and_line_breaks_stays_text() -> None:
     token = msgspec.structs.replace(trajectory().tokens[1], text="[bold]\n")
     assert "1 10 [bold]\\n model" in shown(render_trajectory(trajectory(tokens=[trajectory().tokens[0], token])))
+
+
+HOSTILE = "[/red] [bold]x[/bold] \x1b[31mred\x1b]0;title\x07 \u202eabc\u200b\u2066 \x9b1m \r over"
+
+
+def test_nothing_that_was_said_does_anything_to_the_terminal() -> None:
+    line = msgspec.structs.replace(trajectory().line, member=HOSTILE, end_reason=HOSTILE, reason=HOSTILE)
+    runs = [RunView(role="model", text=f"{HOSTILE}\nnext")]
+    token = msgspec.structs.replace(trajectory().tokens[1], text=HOSTILE)
+    segment = msgspec.structs.replace(trajectory().segments[1], reason=HOSTILE, weights_hash=HOSTILE)
+    view = trajectory(
+        line=line, job=HOSTILE, error=f"{HOSTILE}\nTraceback", runs=runs, tokens=[token], segments=[segment]
+    )
+    for renderable in (render_trajectory(view), render_listing(Listing(job=HOSTILE, received=1, trajectories=[line]))):
+        text = shown(renderable, width=2000)
+        assert text.replace("\n", "").isprintable()
+        assert r"[/red] [bold]x[/bold] \x1b[31mred\x1b]0;title\x07 \u202eabc\u200b\u2066 \x9b1m \r over" in text
+    assert "next" in text.splitlines() or "next" in shown(render_trajectory(view), width=2000).splitlines()
+
+
+def test_figures_are_never_cut_and_long_text_is_folded() -> None:
+    token = msgspec.structs.replace(trajectory().tokens[1], id=128_009, version=12_345, text="x" * 30)
+    text = shown(render_trajectory(trajectory(tokens=[token] * 1234)), width=NARROWEST)
+    assert text.count("128009") == 1234
+    assert text.count("12345") == 1234
+    assert text.count("-1.250000") == 2468
+    assert "".join(text.split()).count("x" * 10) >= 1234
+    assert "…" not in text
+
+
+def test_without_a_tokenizer_the_ids_are_shown_and_it_says_so() -> None:
+    text = shown(render_trajectory(trajectory(text="", runs=[])))
+    assert "tokenizer is not to be had" in text
+    assert "-1.250000" in text
 
 
 def test_the_listing() -> None:

@@ -16,9 +16,10 @@ from asyncppo_runtime.weights.errors import (
     WeightsStorageError,
     WeightsUnreachableError,
 )
+from asyncppo_runtime.weights.files import file_name
 from asyncppo_runtime.weights.hashing import tensors_hash
 from asyncppo_runtime.weights.pull import HttpTransport, PullLimits, pull
-from asyncppo_runtime.weights.store import file_name, load_tensors
+from asyncppo_runtime.weights.store import load_tensors
 
 QUICK = PullLimits(attempts=3, idle=5.0, pause=0.001, longest_pause=0.002)
 BODY = os.urandom(300_000)

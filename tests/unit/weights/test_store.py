@@ -11,8 +11,9 @@ from msgspec import structs
 from tests.unit.weights.builders import full_disk, record_of, tensors
 
 from asyncppo_runtime.weights.errors import WeightsGoneError, WeightsRefusedError, WeightsStorageError
+from asyncppo_runtime.weights.files import file_name, version_of
 from asyncppo_runtime.weights.hashing import tensors_hash
-from asyncppo_runtime.weights.store import WeightStore, file_name, load_tensors, version_of
+from asyncppo_runtime.weights.store import WeightStore, load_tensors
 
 
 @pytest.fixture
@@ -58,14 +59,21 @@ def test_retention_and_removal(store: WeightStore) -> None:
     assert store.versions() == [3]
 
 
-def test_a_start_removes_what_has_no_row(store: WeightStore) -> None:
+def test_a_start_sets_aside_what_has_no_row_and_removes_drafts(store: WeightStore) -> None:
     for version in (1, 2, 3):
         store.publish(version, tensors(version))
     (store.directory / "v00000004.draft").write_bytes(b"half")
     (store.directory / "notes.txt").write_text("mine")
     found = store.reconcile([1, 2, 8])
-    assert (found.removed, found.missing) == (["v00000003.safetensors", "v00000004.draft"], [8])
-    assert sorted(path.name for path in store.directory.iterdir()) == ["notes.txt", file_name(1), file_name(2)]
+    aside = "v00000003.safetensors.unknown"
+    assert (found.removed, found.aside, found.missing) == (["v00000004.draft"], [aside], [8])
+    names = ["notes.txt", file_name(1), file_name(2), aside]
+    assert sorted(path.name for path in store.directory.iterdir()) == names
+    store.publish(3, tensors(9))
+    assert store.reconcile([1, 2]).aside == [
+        "v00000003.safetensors.unknown-2"
+    ]  # nothing that was set aside is replaced
+    assert sorted(path.name for path in store.directory.iterdir()) == [*names, "v00000003.safetensors.unknown-2"]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "longer", "empty"])

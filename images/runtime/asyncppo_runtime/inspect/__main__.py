@@ -1,9 +1,10 @@
-"""`python -m asyncppo_runtime.inspect DIR [--trajectory ID] [--limit N]`: JSON on standard output for `asyncppo show`.
+"""`python -m asyncppo_runtime.inspect DIR [--trajectory ID] [--limit N] [--imports DIR]`: JSON on standard output for `asyncppo show`.
 
 Owns the arguments and the exit codes: 0 done, 2 nothing there to read. Does not own what is told (`listing.py`, `trajectory.py`).
 """
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from asyncppo_runtime.ledger.errors import LedgerUnusableError
 from asyncppo_runtime.ledger.reader import LedgerReader
 
 LARGEST_ID = (1 << 63) - 1
+DAMAGE = (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, ValueError, IndexError)
+"""What reading rows raises that are not what was written (nobody has compared checksums: a learner may be at work)."""
+log = logging.getLogger(__name__)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,9 +29,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("directory", type=Path, help="the learner's folder")
     parser.add_argument("--trajectory", type=int, metavar="ID", help="one trajectory, token by token")
     parser.add_argument("--limit", type=int, default=20, help="the newest so many trajectories")
+    parser.add_argument(
+        "--imports", action="append", default=[], help="where a Custom environment may be imported from"
+    )
     arguments = parser.parse_args(argv)
+    sys.path += arguments.imports  # behind everything else: a module there must not stand in for one of Python's own
     try:
         answer = inspect(arguments.directory, arguments.trajectory, arguments.limit)
+    except DAMAGE as error:
+        print(
+            f"the ledger holds what no learner wrote ({type(error).__name__}: {error}): it is damaged", file=sys.stderr
+        )
+        return 2
     except (UserError, LedgerUnusableError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -49,7 +62,12 @@ def inspect(directory: Path, trajectory: int | None, limit: int) -> Measure:
         from asyncppo_runtime.inspect.trajectory import view_of
         from asyncppo_runtime.policy import build_tokenizer
 
-        return view_of(stored, job.metadata.name, job.spec, build_tokenizer(job.spec), resident_before(ledger))
+        try:
+            tokenizer = build_tokenizer(job.spec)
+        except UserError as error:
+            log.warning("no text: %s", error)
+            tokenizer = None
+        return view_of(stored, job.metadata.name, job.spec, tokenizer, resident_before(ledger))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ The mask is the training step's own (`algorithm.discrepancy`), asked again, not 
 """
 
 from collections.abc import Callable
+from itertools import groupby
 
 import torch
 
 from asyncppo.api.job import AsyncPPOJobSpec
-from asyncppo.report.trajectories import SegmentView, TokenView, TrajectoryView
+from asyncppo.report.trajectories import RunView, SegmentView, TokenView, TrajectoryView
 from asyncppo_runtime.algorithm.discrepancy import correct
 from asyncppo_runtime.inspect.listing import line_of
 from asyncppo_runtime.ledger.records import SegmentState, StoredTrajectory
@@ -19,11 +20,12 @@ def view_of(
     stored: StoredTrajectory,
     job: str,
     spec: AsyncPPOJobSpec,
-    tokenizer: PolicyTokenizer,
+    tokenizer: PolicyTokenizer | None,
     resident: Callable[[int], int | None],
 ) -> TrajectoryView:
-    """Everything the ledger knows of one trajectory."""
+    """Everything the ledger knows of one trajectory; without a tokenizer its ids stay ids."""
     body = stored.trajectory
+    tokens = _tokens(stored, body.token_ids, spec, tokenizer) if body is not None else []
     return TrajectoryView(
         line=line_of(stored, resident),
         job=job,
@@ -32,7 +34,8 @@ def view_of(
         error=body.error if body is not None else "",
         trained_version=stored.trained_version,
         text=_decode(tokenizer, body.token_ids) if body is not None else "",
-        tokens=_tokens(stored, body.token_ids, spec, tokenizer) if body is not None else [],
+        runs=_runs(tokens, tokenizer) if tokenizer is not None else [],
+        tokens=tokens,
         segments=[
             SegmentView(
                 index=segment.key.index,
@@ -53,7 +56,7 @@ def view_of(
 
 
 def _tokens(
-    stored: StoredTrajectory, token_ids: list[int], spec: AsyncPPOJobSpec, tokenizer: PolicyTokenizer
+    stored: StoredTrajectory, token_ids: list[int], spec: AsyncPPOJobSpec, tokenizer: PolicyTokenizer | None
 ) -> list[TokenView]:
     mask = loss_mask(stored, len(token_ids), spec)
     tokens = [TokenView(id=token, text=_decode(tokenizer, [token]), role="environment") for token in token_ids]
@@ -72,6 +75,21 @@ def _tokens(
                 mask=mask[at],
             )
     return tokens
+
+
+def _runs(tokens: list[TokenView], tokenizer: PolicyTokenizer) -> list[RunView]:
+    """The text role by role. A tokenizer may write a token otherwise at the beginning of a text than within one, so each run is what the
+    text gains by it; where that is not told apart (half a character at the border), it is the run on its own."""
+    runs: list[RunView] = []
+    ids, before = [token.id for token in tokens], ""
+    start = 0
+    for role, same in groupby(tokens, key=lambda token: token.role):
+        end = start + len(list(same))
+        whole = _decode(tokenizer, ids[:end])
+        text = whole[len(before) :] if whole.startswith(before) else _decode(tokenizer, ids[start:end])
+        runs.append(RunView(role=role, text=text))
+        start, before = end, whole
+    return runs
 
 
 def loss_mask(stored: StoredTrajectory, length: int, spec: AsyncPPOJobSpec) -> list[bool]:
@@ -93,5 +111,7 @@ def loss_mask(stored: StoredTrajectory, length: int, spec: AsyncPPOJobSpec) -> l
     return [bool(token) for token in kept.tolist()]
 
 
-def _decode(tokenizer: PolicyTokenizer, token_ids: list[int]) -> str:
+def _decode(tokenizer: PolicyTokenizer | None, token_ids: list[int]) -> str:
+    if tokenizer is None:
+        return ""
     return str(tokenizer.hf.decode(token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -9,6 +9,7 @@ No pickle anywhere.
 import json
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -19,8 +20,11 @@ from safetensors.torch import load_file, save_file
 
 from asyncppo.faults import CHECKPOINT, Moment, inside, refuse_write
 from asyncppo_runtime.learner.errors import CheckpointError
+from asyncppo_runtime.learner.layout import checkpoint_path, checkpoint_version
+from asyncppo_runtime.weights.files import set_aside
 
 CRITIC = "critic.safetensors"
+DRAFT_SUFFIX = ".tmp"
 
 
 @dataclass(frozen=True)
@@ -45,15 +49,10 @@ class Checkpoint:
     critic: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
-def checkpoint_path(root: Path, version: int) -> Path:
-    """Folder of version's checkpoint."""
-    return root / f"{version:08d}"
-
-
 def write_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
     """Write and make durable; afterwards the folder is complete under its final name. OSError when the disk is full."""
     final = checkpoint_path(root, checkpoint.state.version)
-    draft = final.with_suffix(".tmp")
+    draft = final.with_suffix(DRAFT_SUFFIX)
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
@@ -96,19 +95,22 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(state, parameters, optimizer, strategy, critic)
 
 
-def remove_checkpoints(root: Path, keep: set[int]) -> list[int]:
-    """Delete every folder whose version is not in `keep`, and every draft. Returns what was deleted."""
-    removed: list[int] = []
+def tidy_checkpoints(root: Path, keep: Collection[int], dropped: Collection[int]) -> list[Path]:
+    """At start: delete drafts and the folders of checkpoints that the ledger has `dropped`; what is neither dropped nor to be kept is
+    renamed, never deleted. Returns what was renamed, under its new names."""
+    aside: list[Path] = []
     if not root.is_dir():
-        return removed
+        return aside
     for folder in sorted(root.iterdir()):
-        if not folder.stem.isdecimal():
-            continue  # not ours
-        if folder.suffix == ".tmp" or int(folder.stem) not in keep:
+        version = checkpoint_version(folder.name)
+        if folder.suffix == DRAFT_SUFFIX and checkpoint_version(folder.stem) is not None:
             shutil.rmtree(folder)
-            if folder.suffix != ".tmp":
-                removed.append(int(folder.stem))
-    return removed
+        elif version is not None and version not in keep:
+            if version in dropped:
+                shutil.rmtree(folder)
+            else:
+                aside.append(set_aside(folder))
+    return aside
 
 
 def remove_checkpoint(root: Path, version: int) -> None:

@@ -22,10 +22,12 @@ from asyncppo.wire.server import serve
 from asyncppo_runtime.learner.board import Board
 from asyncppo_runtime.learner.errors import LearnerError
 from asyncppo_runtime.learner.experience import Experience
+from asyncppo_runtime.learner.layout import CHECKPOINTS, LEDGER, METRICS, MODEL, SNAPSHOTS, WEIGHTS
 from asyncppo_runtime.learner.membership import Membership
 from asyncppo_runtime.learner.notice import Notice
 from asyncppo_runtime.learner.progress import Progress
 from asyncppo_runtime.learner.publication import Publication
+from asyncppo_runtime.learner.resumption import refuse_unknown
 from asyncppo_runtime.learner.schedule import jump
 from asyncppo_runtime.learner.scoring_desk import ScoringDesk
 from asyncppo_runtime.learner.service import learner_application
@@ -45,10 +47,6 @@ from asyncppo_runtime.weights.store import WeightStore
 
 log = logging.getLogger(__name__)
 
-SNAPSHOTS = "snapshots"
-"""Where kept versions' train-side weights are, below the learner's directory."""
-WEIGHTS = "weights"
-"""Where published weights are, below the learner's directory."""
 HOUSEKEEPING_SECONDS = 1.0
 FAREWELL_SECONDS = 10.0
 
@@ -83,6 +81,7 @@ class LearnerProgram:
         arguments, job = self._arguments, self._arguments.job
         directory = arguments.directory
         directory.mkdir(parents=True, exist_ok=True)
+        refuse_unknown(directory, job.metadata.uid)
         fingerprint = job_fingerprint(job.spec)
         settings = LedgerSettings(
             job_uid=job.metadata.uid,
@@ -94,7 +93,7 @@ class LearnerProgram:
             discard_overlong=job.spec.sampling.overlong is Overlong.DISCARD,
             fallback=job.spec.old_logits.on_unavailable is OnUnavailable.FALLBACK,
         )
-        ledger = OwnThread("ledger", lambda: Ledger.open(directory / "ledger.db", settings, time.monotonic()))
+        ledger = OwnThread("ledger", lambda: Ledger.open(directory / LEDGER, settings, time.monotonic()))
         try:
             trainer = OwnThread("trainer", lambda: Trainer(job.spec, directory / SNAPSHOTS, directory / WEIGHTS))
             try:
@@ -109,11 +108,11 @@ class LearnerProgram:
         directory, spec = arguments.directory, job.spec
         changed, stopwatch, progress = Notice(), Stopwatch(), Progress(spec.algorithm.updates)
         store = WeightStore(directory / WEIGHTS)
-        publication = Publication(spec, fingerprint, ledger, trainer, store, directory / "checkpoints")
+        publication = Publication(spec, fingerprint, ledger, trainer, store, directory / CHECKPOINTS)
         update = await publication.begin()
         limits = Limits(spec.reward.bound, spec.sampling.context_length, await trainer(Trainer.vocabulary))
         poison = await ledger(Ledger.impose, limits, spec.environment.fail_after, time.monotonic())
-        metrics_file = directory / "metrics.jsonl"
+        metrics_file = directory / METRICS
         history = await _history(ledger)
         metrics_file.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in history))
         training = Training(
@@ -204,7 +203,7 @@ class LearnerProgram:
             await training.run()
             await _until_announced(ledger, training, changed)
             await self._say_goodbye(ledger, changed)
-            model_folder = self._arguments.directory / "model"
+            model_folder = self._arguments.directory / MODEL
             await trainer(Trainer.export_model, model_folder)
             await board.refresh()
             nothing = unlearnt(board.current.learning)

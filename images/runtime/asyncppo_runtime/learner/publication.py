@@ -1,7 +1,7 @@
 """From parameters in memory to a published policy version, and back after a restart. Owns version numbers and their order of writing:
 
 weights file (renamed) → checkpoint files (renamed) → one ledger transaction that makes both count. A file without a row is
-deleted at the next start; a row not yet announced is announced again.
+renamed at the next start, never deleted; a row not yet announced is announced again.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ from asyncppo.report.measures import UpdateMetrics
 from asyncppo.wire.versions import VersionRecord
 from asyncppo_runtime.learner.checkpoints import (
     Checkpoint,
-    checkpoint_path,
     read_checkpoint,
     remove_checkpoint,
-    remove_checkpoints,
+    tidy_checkpoints,
     write_checkpoint,
 )
 from asyncppo_runtime.learner.errors import CheckpointError
+from asyncppo_runtime.learner.layout import checkpoint_path
 from asyncppo_runtime.learner.threads import OwnThread
 from asyncppo_runtime.learner.trainer import Trainer
 from asyncppo_runtime.ledger.ledger import Ledger
-from asyncppo_runtime.ledger.records import CheckpointRow
+from asyncppo_runtime.ledger.records import CheckpointRow, VersionRow
 from asyncppo_runtime.weights.store import WeightStore
 
 log = logging.getLogger(__name__)
@@ -64,17 +64,17 @@ class Publication:
 
     async def begin(self) -> int:
         """Publish version 0, or restore the newest checkpoint. Returns the optimizer steps taken so far. CheckpointError when the
-        checkpoint is damaged or of another job."""
+        checkpoint is damaged or of another job: nothing in the folder is changed then."""
         rows = await self._ledger(Ledger.versions)
-        self._store.reconcile([row.record.version for row in rows])
         kept = [row for row in await self._ledger(Ledger.checkpoints) if not row.abandoned]
-        remove_checkpoints(self._checkpoints, {row.version for row in kept})
         if not rows:
+            await self._tidy(rows, kept)
             await self._publish(0, -1, "initial", 0, (), NO_METRICS, checkpoint=True)
             return 0
         newest = self._newest(kept)
         checkpoint = read_checkpoint(checkpoint_path(self._checkpoints, newest.version))
         self._check(checkpoint, next(row.record for row in rows if row.record.version == newest.version))
+        await self._tidy(rows, kept)
         await self._trainer(
             Trainer.adopt, {row.record.version: row.record.train_hash for row in rows if not row.abandoned}
         )
@@ -102,6 +102,17 @@ class Publication:
                 checkpoint=True,
             )
         return checkpoint.state.update
+
+    async def _tidy(self, rows: Sequence[VersionRow], kept: Sequence[CheckpointRow]) -> None:
+        """What a crash left without a row is set aside: it was never published, and a version of its number comes next."""
+        aside = self._store.reconcile([row.record.version for row in rows]).aside
+        dropped = await self._ledger(Ledger.dropped_checkpoints)
+        aside += [path.name for path in tidy_checkpoints(self._checkpoints, {row.version for row in kept}, dropped)]
+        if aside:
+            log.warning(
+                "not in the ledger, so set aside under another name (remove it when you need the room): %s",
+                ", ".join(aside),
+            )
 
     def _newest(self, kept: Sequence[CheckpointRow]) -> CheckpointRow:
         """The newest checkpoint whose folder is there: one that somebody removed is passed over, a damaged one is not."""

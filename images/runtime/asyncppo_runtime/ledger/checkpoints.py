@@ -19,6 +19,13 @@ def checkpoints(db: Database) -> list[CheckpointRow]:
     return [CheckpointRow(version, lineage, path, bool(abandoned)) for version, lineage, path, abandoned in rows]
 
 
+def dropped(db: Database) -> set[int]:
+    """Versions whose checkpoints need not be there any more: given up one by one, or left behind by a restore."""
+    rows = db.rows("SELECT DISTINCT CAST(subject AS INTEGER) FROM events WHERE kind = 'checkpoint_dropped'")
+    known = checkpoints(db)
+    return {row[0] for row in rows} - {row.version for row in known} | {row.version for row in known if row.abandoned}
+
+
 def commit(db: Database, version: int, path: str, now: float) -> None:
     """The row that makes the files count."""
     row = db.row("SELECT lineage, abandoned FROM versions WHERE version = ?", version)

@@ -30,6 +30,8 @@ GROUPS = "groups/"
 FORGOTTEN = "forgotten/"
 """Before the name of another count: its part whose rows are deleted (`pruning.forget`)."""
 FORGOTTEN_GROUPS = "forgotten_groups"
+TRANSACTIONS = "transactions"
+"""Every transaction that changed anything: how old a copy of the ledger is, told without a clock."""
 
 
 class Counters:

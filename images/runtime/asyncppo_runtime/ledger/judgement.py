@@ -145,7 +145,7 @@ def _disorder(trajectory: Trajectory, spans: list[Span]) -> str:
     for span in spans:
         if not past <= span.start < span.end or not 0 <= span.index < 1 << 31:
             return f"segment {span.index} spans [{span.start}, {span.end}), after {past}"
-        if span.version >= 1 << 31:
+        if not 0 <= span.version < 1 << 31:
             return f"segment {span.index} is of version {span.version}, which none can be"
         if span.version < version:
             return f"segment {span.index} is of version {span.version}, the one before of {version}"

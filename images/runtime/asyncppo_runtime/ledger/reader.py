@@ -104,6 +104,11 @@ class LedgerReader:
         with self._db.reading():
             return checkpoints.checkpoints(self._db)
 
+    def dropped_checkpoints(self) -> set[int]:
+        """Versions that had a checkpoint which is not needed any more; its files may still be there."""
+        with self._db.reading():
+            return checkpoints.dropped(self._db)
+
     def ready_groups(self) -> list[ReadyGroup]:
         """Complete, untrained groups, oldest version first, then by id."""
         with self._db.reading():

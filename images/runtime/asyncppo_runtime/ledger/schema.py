@@ -5,7 +5,10 @@ as -1.
 """
 
 APPLICATION_ID = 0x41505031
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+MIGRATIONS: dict[int, str] = {1: ""}
+"""What leads from a version to the next. 2: the same tables; the writer keeps `ledger.db.sums` beside the file, which a program of
+version 1 would leave behind the file."""
 
 TABLES = """
 CREATE TABLE facts (

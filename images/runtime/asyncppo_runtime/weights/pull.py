@@ -29,7 +29,8 @@ from asyncppo_runtime.weights.errors import (
     WeightsStorageError,
     WeightsUnreachableError,
 )
-from asyncppo_runtime.weights.store import file_name, sync_folder, verify_file, version_of
+from asyncppo_runtime.weights.files import file_name, version_of
+from asyncppo_runtime.weights.store import sync_folder, verify_file
 
 CHUNK = 1 << 20
 PART_SUFFIX = ".part"

@@ -1,7 +1,7 @@
 """The weight store: one folder, one safetensors file per version, complete or absent.
 
 Owns files: writing them so that a crash leaves either the whole file or none under its name, naming, opening, deleting. Does not own
-which versions exist: a file without a ledger row is an orphan and is deleted at start, and retention is told what is needed.
+which versions exist: a file without a ledger row is set aside at start, and retention is told what is needed.
 """
 
 import hashlib
@@ -17,9 +17,7 @@ from safetensors.torch import save_file
 from asyncppo.faults import WEIGHTS, Moment, inside, refuse_write
 from asyncppo.wire.versions import VersionRecord
 from asyncppo_runtime.weights.errors import WeightsGoneError, WeightsRefusedError, WeightsStorageError
-
-SUFFIX = ".safetensors"
-DRAFT_SUFFIX = ".draft"
+from asyncppo_runtime.weights.files import DRAFT_SUFFIX, file_name, set_aside, version_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +32,10 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """What a start found. removed: drafts and files without a row, deleted. missing: rows without a file (maybe retired)."""
+    """What a start found. removed: drafts, deleted. aside: files without a row, renamed. missing: rows without a file (maybe retired)."""
 
     removed: list[str]
+    aside: list[str]
     missing: list[int]
 
 
@@ -112,28 +111,18 @@ class WeightStore:
         return retired
 
     def reconcile(self, known: Collection[int]) -> Reconciled:
-        """At start: delete drafts and the files of versions the ledger has no row for, and say which rows have no file."""
-        removed = []
+        """At start: delete drafts, rename (never delete) the files of versions the ledger has no row for, and say which rows have no
+        file."""
+        removed, aside = [], []
         for path in sorted(self.directory.iterdir()):
             version = version_of(path.name)
-            if path.name.endswith(DRAFT_SUFFIX) or (version is not None and version not in known):
+            if path.name.endswith(DRAFT_SUFFIX):
                 path.unlink()
                 removed.append(path.name)
+            elif version is not None and version not in known:
+                aside.append(set_aside(path).name)
         present = set(self.versions())
-        return Reconciled(removed, sorted(version for version in known if version not in present))
-
-
-def file_name(version: int) -> str:
-    """Name of a version's file; sorts as versions do."""
-    return f"v{version:08d}{SUFFIX}"
-
-
-def version_of(name: str) -> int | None:
-    """The version a file name stands for; None when it is not a version's file."""
-    digits = name.removeprefix("v").removesuffix(SUFFIX)
-    if name.endswith(SUFFIX) and digits.isascii() and digits.isdecimal() and file_name(int(digits)) == name:
-        return int(digits)
-    return None
+        return Reconciled(removed, aside, sorted(version for version in known if version not in present))
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:

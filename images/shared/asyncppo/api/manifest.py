@@ -25,6 +25,8 @@ from asyncppo.api.schema import INT_OR_STRING, Schema, allowed, job_schema, with
 from asyncppo.errors import UserError
 
 Location = tuple[str | int, ...]
+MOST_JUDGED = 200
+"""Problems that are put into words; a document with more of them is no manifest that somebody got slightly wrong."""
 
 
 def load_manifest(path: Path | str, *, lenient: bool = False) -> AsyncPPOJob:
@@ -72,7 +74,9 @@ def parse_manifest(document: Any, where: str, *, lenient: bool = False) -> Async
         job = _validated(document)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        problems = [_problem(detail) for detail in details]
+        problems = [_problem(detail) for detail in details[:MOST_JUDGED]]
+        if len(details) > MOST_JUDGED:
+            raise ManifestError(where, problems, unsaid=len(details) - MOST_JUDGED) from None
         spec, doubtful = _repaired(document, [detail["loc"] for detail in details])
         if spec is not None:
             problems += broken_rules(spec, doubtful)

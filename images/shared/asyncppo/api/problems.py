@@ -11,7 +11,9 @@ from typing import Any
 
 from asyncppo.errors import UserError
 
+MOST_LISTED = 20
 _LONGEST_VALUE = 80
+_LONGEST_WORD = 80
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,19 @@ class Problem:
 
 
 class ManifestError(UserError):
-    """A manifest with problems: all of them, in `problems`; the message lists them."""
+    """A manifest with problems: all of them, in `problems`; the message lists the first and counts the rest.
 
-    def __init__(self, where: str, problems: Sequence[Problem]) -> None:
+    unsaid: how many more there are that nobody has put into words."""
+
+    def __init__(self, where: str, problems: Sequence[Problem], unsaid: int = 0) -> None:
         self.where = where
         self.problems = tuple(problems)
-        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        super().__init__("\n".join([f"{where}: {count}", *(f"  {problem}" for problem in self.problems)]))
+        found = len(self.problems) + unsaid
+        count = "1 problem" if found == 1 else f"{found:,} problems"
+        lines = [f"{where}: {count}", *(f"  {problem}" for problem in self.problems[:MOST_LISTED])]
+        if found > MOST_LISTED:
+            lines.append(f"  and {found - min(len(self.problems), MOST_LISTED):,} more; correct these first")
+        super().__init__("\n".join(lines))
 
 
 def shown(value: Any) -> str:
@@ -51,6 +59,8 @@ def shown(value: Any) -> str:
 
 def did_you_mean(word: str, words: Sequence[str]) -> str | None:
     """The one of `words` that was probably meant, whatever its case; None when none is near."""
+    if len(word) > _LONGEST_WORD:
+        return None
     by_lower = {known.lower(): known for known in words}
     near = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[near[0]] if near else None

@@ -7,11 +7,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
+from asyncppo.api.documents import read_document
 from asyncppo.api.job import AsyncPPOJob
 from asyncppo.api.manifest import dump_manifest, parse_manifest
-from asyncppo.api.problems import did_you_mean
+from asyncppo.api.problems import ManifestError, did_you_mean
 from asyncppo.api.schema import PRESERVE, Schema, spec_schema
 from asyncppo.errors import UserError
 
@@ -54,9 +53,10 @@ def with_fields(job: AsyncPPOJob, fields: dict[str, Any], where: str, *, lenient
 
 def _value(text: str, part: str) -> Any:
     try:
-        value = yaml.safe_load(part)
-    except yaml.YAMLError:
-        value = part.strip()
+        values = read_document(f"[{part}\n]", text)
+    except ManifestError:
+        values = [part.strip()]
+    value = values[0] if isinstance(values, list) and len(values) == 1 else None
     if value is None or isinstance(value, dict | list):
         raise UserError(f"--sweep {text}: each value must be a number or a word, found {part.strip() or 'nothing'}")
     return value

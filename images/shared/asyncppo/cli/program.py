@@ -17,6 +17,7 @@ from importlib.metadata import version
 
 from asyncppo.cli.exit_codes import ExitCode
 from asyncppo.errors import AsyncPPOError, UserError
+from asyncppo.printable import printable, tolerate
 
 COMMANDS: tuple[str, ...] = (
     "asyncppo.cli.validate",
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None, commands: Sequence[str] = COMMANDS) 
 
     argparse itself raises SystemExit(2) for a command line it does not understand and SystemExit(0) after --help.
     """
+    tolerate(sys.stdout, sys.stderr)
     arguments = make_parser(commands).parse_args(argv)
     try:
         code = int(arguments.run(arguments))
@@ -67,5 +69,5 @@ def main(argv: Sequence[str] | None = None, commands: Sequence[str] = COMMANDS) 
 
 def _say(error: AsyncPPOError, code: ExitCode) -> ExitCode:
     sys.stdout.flush()
-    print(f"asyncppo: {error}", file=sys.stderr)
+    print(printable(f"asyncppo: {error}"), file=sys.stderr)
     return code

@@ -14,6 +14,8 @@ import msgspec
 from asyncppo.cli.command import Subparsers
 from asyncppo.cli.exit_codes import ExitCode
 from asyncppo.errors import UserError
+from asyncppo.local.folder import HOME_FILE
+from asyncppo.printable import printable
 from asyncppo.programs import MODULE
 from asyncppo.report.trajectories import Listing, TrajectoryView
 
@@ -42,9 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
         return ExitCode.DONE
     from rich.console import Console
 
-    from asyncppo.report.trajectory_words import render_listing, render_trajectory
+    from asyncppo.report.trajectory_words import NARROWEST, render_listing, render_trajectory
 
     console = Console()
+    console = Console(width=max(console.width, NARROWEST))
     if arguments.trajectory is None:
         listing = msgspec.json.decode(answer, type=Listing)
         console.print(render_listing(listing))
@@ -64,11 +67,23 @@ def read(directory: Path, trajectory: int | None, limit: int) -> bytes:
     command = [*READER, str(directory), "--limit", str(limit)]
     if trajectory is not None:
         command += ["--trajectory", str(trajectory)]
+    for imports in (home(directory), Path.cwd()):
+        command += ["--imports", str(imports)] if imports is not None else []
     ended = subprocess.run(command, capture_output=True, check=False)
     if ended.returncode != 0:
         words = ended.stderr.decode(errors="replace").strip()
         raise UserError(f"{directory}: {words or 'cannot be read'}")
+    sys.stderr.write(printable(ended.stderr.decode(errors="replace")))
     return ended.stdout
+
+
+def home(directory: Path) -> Path | None:
+    """The folder of the manifest that the run was started with, from which a Custom environment is imported; None when nobody wrote it
+    down."""
+    try:
+        return Path((directory / HOME_FILE).read_text().strip())
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _positive(text: str) -> int:

@@ -18,6 +18,7 @@ from asyncppo.errors import UserError
 from asyncppo.kubectl import words
 from asyncppo.kubectl.cluster import LABEL_JOB, LABEL_ROLE, Cluster
 from asyncppo.kubectl.diagnosis import Diagnosis, diagnose
+from asyncppo.printable import printable, tolerate
 from asyncppo.report.measures import UpdateMetrics
 
 DONE, UNWELL, BAD = 0, 1, 2
@@ -29,13 +30,14 @@ CLEAR = "\x1b[2J\x1b[H"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit status."""
+    tolerate(sys.stdout, sys.stderr)
     options = _parser().parse_args(arguments)
     cluster = Cluster(options.namespace, options.context)
     try:
         result: int = options.run(cluster, options)
         return result
     except UserError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{printable(str(error))}\n")
         return BAD
     except KeyboardInterrupt:
         return DONE

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asyncppo.kubectl.diagnosis import Diagnosis, Finding
+from asyncppo.printable import printable
 from asyncppo.report.measures import UpdateMetrics
 from asyncppo.report.wording import duration, percent
 
@@ -28,7 +29,10 @@ TABLE = (
 
 def table(jobs: Sequence[Object]) -> str:
     """One line per job."""
-    rows = [[title for title, _ in TABLE], *([str(value(job)) for _, value in TABLE] for job in jobs)]
+    rows = [
+        [title for title, _ in TABLE],
+        *([printable(str(value(job)), lines=False) for _, value in TABLE] for job in jobs),
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(TABLE))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -61,7 +65,7 @@ def status(job: Object, diagnosis: Diagnosis, events: Sequence[Object] = ()) -> 
         lines += [
             f"  {e.get('lastTimestamp') or '':<22}{e.get('reason') or '':<18}{e.get('message') or ''}" for e in events
         ]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def curve(title: str, values: Sequence[float], width: int = WIDTH) -> str:

@@ -14,6 +14,7 @@ from asyncppo.api.job import AsyncPPOJob
 from asyncppo.errors import AsyncPPOError
 from asyncppo.local.folder import RunFolder, write_atomically
 from asyncppo.local.outcome import Outcome
+from asyncppo.printable import printable
 from asyncppo.report.history import read_history
 from asyncppo.report.measures import Summary
 from asyncppo.report.picture import Reference, draw
@@ -61,7 +62,7 @@ def tell(console: Console, summary: Summary, folder: RunFolder, outcome: Outcome
     console.print()
     console.print(head)
     if outcome.phase != "Complete" and outcome.message:
-        console.print(Text(outcome.message))
+        console.print(Text(printable(outcome.message)))
     if outcome.words:
         console.print(Text(f"the last words of {outcome.log_file}:", style="bright_black"))
         for line in outcome.words:

@@ -24,6 +24,9 @@ from asyncppo.api.problems import ManifestError
 from asyncppo.errors import UserError
 from asyncppo.report.measures import Summary
 
+HOME_FILE = "home.txt"
+"""In a run's folder: the manifest's folder, where a Custom environment is imported from."""
+
 
 @dataclass(frozen=True)
 class RunFolder:

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from asyncppo.local.snapshot import Snapshot
+from asyncppo.printable import printable
 from asyncppo.report.remarks import discards, unlearnt
 from asyncppo.report.wording import clock, percent
 
@@ -40,7 +41,7 @@ class PlainView:
     def note(self, words: str) -> None:
         """Write a line at once. A reader that has gone does not end the training."""
         with contextlib.suppress(BrokenPipeError):
-            print(words, file=self._stream, flush=True)
+            print(printable(words), file=self._stream, flush=True)
 
 
 def line(snapshot: Snapshot) -> str:

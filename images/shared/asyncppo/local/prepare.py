@@ -6,6 +6,7 @@ Owns those refusals, all of them UserError with nothing started and nothing chan
 
 import contextlib
 import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from asyncppo.api.job import AsyncPPOJob
 from asyncppo.api.manifest import dump_manifest, parse_manifest
 from asyncppo.errors import UserError
 from asyncppo.estimate.choice import reason, settled
-from asyncppo.local.folder import FolderLock, RunFolder, check, claim, earlier, write_atomically
+from asyncppo.local.folder import HOME_FILE, FolderLock, RunFolder, check, claim, earlier, write_atomically
 from asyncppo.local.roles import Programs, choose_addresses
 from asyncppo.local.runner import Coordinate, LocalRun, Patience
 
@@ -52,7 +53,10 @@ def prepared(request: Request, coordinate: Coordinate) -> Iterator[LocalRun]:
         raise UserError(f"{folder.root}: cannot be made ({error.strerror}); choose another --output") from error
     with FolderLock(folder):
         before = check(folder, job, request.resume)  # again: another runner may have come in between
+        if before is not None:
+            ask_learner(folder, before, request.programs)
         job = claim(folder, job, before)
+        write_atomically(folder.root / HOME_FILE, f"{request.home.resolve()}\n".encode())
         if why and not folder.choice_file.exists():
             write_atomically(folder.choice_file, f"{why}\n".encode())
         yield LocalRun(
@@ -65,6 +69,20 @@ def prepared(request: Request, coordinate: Coordinate) -> Iterator[LocalRun]:
             coordinate=coordinate,
             patience=request.patience,
         )
+
+
+def ask_learner(folder: RunFolder, before: AsyncPPOJob, programs: Programs) -> None:
+    """Whether the learner would go on with what lies in the folder. Raises UserError with its reason; nothing is changed then.
+
+    The learner asks the same when it starts; here it is asked before job.json is written and old results are removed.
+    """
+    if not programs.resumption:
+        return
+    command = [*programs.resumption, str(folder.root), "--job-uid", before.metadata.uid]
+    asked = subprocess.run(command, capture_output=True, check=False)
+    if asked.returncode != 0:
+        words = asked.stderr.decode(errors="replace").strip()
+        raise UserError(words or f"{folder.root}: the learner's check of it ended with {asked.returncode}")
 
 
 def fit_for_one_machine(job: AsyncPPOJob) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from asyncppo.printable import printable
 from asyncppo.programs import MODULE
 
 LAST_WORDS = 12
@@ -128,7 +129,7 @@ def last_words(log_file: Path, lines: int = LAST_WORDS) -> list[str]:
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
         return []
-    words = [line.rstrip() for line in text.splitlines() if line.strip()]
+    words = [printable(line.rstrip(), lines=False) for line in text.splitlines() if line.strip()]
     starts = [index for index, line in enumerate(words) if line.startswith(_MARK)]
     return words[starts[-1] + 1 if starts else 0 :][-lines:]
 

@@ -22,11 +22,12 @@ LEARNER = "learner"
 
 @dataclass(frozen=True)
 class Programs:
-    """The argv prefix of each role program."""
+    """The argv prefix of each role program. resumption: what says beforehand whether a learner may go on in a folder; () asks nobody."""
 
     learner: Sequence[str] = (*MODULE, "asyncppo_runtime.learner")
     rollout: Sequence[str] = (*MODULE, "asyncppo_runtime.rollout")
     old_logit: Sequence[str] = (*MODULE, "asyncppo_runtime.old_logit")
+    resumption: Sequence[str] = (*MODULE, "asyncppo_runtime.learner.resumption")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from asyncppo.local.snapshot import Snapshot, sparkline
 from asyncppo.local.supervisor import RoleView
+from asyncppo.printable import printable
 from asyncppo.report.measures import LearnerStatus, MemberView
 from asyncppo.report.remarks import unlearnt
 from asyncppo.report.wording import clock, count, percent, short
@@ -57,7 +58,7 @@ class LiveView:
 
     def note(self, words: str) -> None:
         """A line that stays, above the panel."""
-        self._console.print(Text(words, style=CAUTION))
+        self._console.print(Text(printable(words), style=CAUTION))
 
 
 def _without_echoed_controls() -> TerminalSettings | None:
@@ -85,7 +86,7 @@ def render(snapshot: Snapshot) -> RenderableType:
         rows.add_row("ledger", _ledger(status))
         rows.add_row("tokens", _tokens(status))
         rows.add_row("syncs", _syncs(status))
-    rows.add_row("now", Text(snapshot.doing))
+    rows.add_row("now", Text(printable(snapshot.doing, lines=False)))
     parts: list[RenderableType] = [_progress(snapshot), Text(), rows, Text(), _roles(snapshot)]
     return Panel(
         Group(*parts),

@@ -49,6 +49,13 @@ class TokenView(Measure, frozen=True, kw_only=True):
     mask: bool = False
 
 
+class RunView(Measure, frozen=True, kw_only=True):
+    """Tokens of one role in a row, as the tokenizer joins them to what came before: one after the other they are the whole text."""
+
+    role: str
+    text: str
+
+
 class SegmentView(Measure, frozen=True, kw_only=True):
     """One segment. kind: how its old log-probs were made, "" while unscored."""
 
@@ -65,7 +72,7 @@ class SegmentView(Measure, frozen=True, kw_only=True):
 
 
 class TrajectoryView(Measure, frozen=True, kw_only=True):
-    """One trajectory. pruned: its body is no longer kept; `tokens` is then empty."""
+    """One trajectory. pruned: its body is no longer kept; `tokens` is then empty. text: "" where no tokenizer could be had."""
 
     line: TrajectoryLine
     job: str
@@ -74,6 +81,7 @@ class TrajectoryView(Measure, frozen=True, kw_only=True):
     error: str = ""
     trained_version: int = -1
     text: str = ""
+    runs: list[RunView] = []
     tokens: list[TokenView] = []
     segments: list[SegmentView] = []
     pruned: bool = False

@@ -7,11 +7,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from asyncppo.printable import printable
 from asyncppo.report.trajectories import Listing, SegmentView, TokenView, TrajectoryLine, TrajectoryView
 
 QUIET = "bright_black"
 GOOD, BAD, CAUTION = "green", "red", "yellow"
 FATES = {"Trained": GOOD, "Discarded": CAUTION}
+NARROWEST = 90
+"""Columns that the tables need; on a narrower terminal its lines are broken by the terminal, and nothing is cut."""
 MODEL, ENVIRONMENT = "bold cyan", "default"
 
 
@@ -25,10 +28,11 @@ def render_listing(listing: Listing) -> RenderableType:
     for line in listing.trajectories:
         table.add_row(
             str(line.id), str(line.group), f"{line.reward:.2f}", str(line.tokens), _versions(line),
-            "" if line.staleness is None else str(line.staleness), line.end_reason, _fate(line),
+            "" if line.staleness is None else str(line.staleness),
+            Text(_word(line.end_reason)), _fate(line),
         )  # fmt: skip
     head = Text.assemble(
-        (listing.job, "bold"),
+        (_word(listing.job), "bold"),
         f": {listing.received:,} trajectories",
         (f", the newest {len(listing.trajectories)}", QUIET),
     )
@@ -53,36 +57,40 @@ def _heading(view: TrajectoryView) -> Text:
     line = view.line
     text = Text.assemble(
         ("trajectory ", QUIET), (str(line.id), "bold"), (f"  group {line.group}  attempt {view.attempt}", QUIET),
-        (f"  by {line.member}\n", QUIET),
-        ("reward ", QUIET), (f"{line.reward:.3f}", "bold"), ("  ended ", QUIET), line.end_reason or "not yet",
+        (f"  by {_word(line.member)}\n", QUIET),
+        ("reward ", QUIET), (f"{line.reward:.3f}", "bold"), ("  ended ", QUIET), _word(line.end_reason) or "not yet",
         ("  turns ", QUIET), str(view.turns), ("  versions ", QUIET), _versions(line), "\n",
     )  # fmt: skip
     text.append_text(_fate(line))
     if line.staleness is not None:
         text.append(f" into version {view.trained_version}, staleness {line.staleness}", style=QUIET)
     if view.error:
-        text.append(f"\n{view.error}", style=BAD)
+        text.append(f"\n{printable(view.error)}", style=BAD)
     return text
 
 
 def _colored_text(view: TrajectoryView) -> Text:
-    """The text, what the model said in colour. Decoded token by token, so that colours and words meet."""
+    """The text as the tokenizer joins it, what the model said in colour."""
     text = Text("text  ", style=QUIET)
-    for token in view.tokens:
-        text.append(f"{token.text} ", style=MODEL if token.role == "model" else ENVIRONMENT)
+    if not view.text and view.tokens:
+        text.append("the tokenizer is not to be had here, so there are ids only", style=CAUTION)
+    for run in view.runs:
+        text.append(printable(run.text), style=MODEL if run.role == "model" else ENVIRONMENT)
     return text
 
 
 def _tokens(tokens: list[TokenView]) -> Table:
     table = Table(box=None, padding=(0, 1), header_style=QUIET, pad_edge=False)
-    table.add_column("#", justify="right", style=QUIET)
-    table.add_column("id", justify="right")
-    table.add_column("text", no_wrap=True, max_width=24)
-    table.add_column("role", no_wrap=True)
-    table.add_column("version", justify="right")
-    table.add_column("rollout log-p", justify="right", no_wrap=True)
-    table.add_column("old log-p", justify="right", no_wrap=True)
-    table.add_column("mask", justify="center")
+    # Figures are never cut: the text column alone gives way, and folds.
+    table.add_column("#", justify="right", style=QUIET, no_wrap=True, min_width=len(str(len(tokens))))
+    widest = max((len(str(token.id)) for token in tokens), default=2)
+    table.add_column("id", justify="right", no_wrap=True, min_width=widest)
+    table.add_column("text", overflow="fold", min_width=8, max_width=24)
+    table.add_column("role", no_wrap=True, min_width=len("environment"))
+    table.add_column("version", justify="right", no_wrap=True, min_width=len("version"))
+    table.add_column("rollout log-p", justify="right", no_wrap=True, min_width=len("rollout log-p"))
+    table.add_column("old log-p", justify="right", no_wrap=True, min_width=len("-10.123456"))
+    table.add_column("mask", justify="center", no_wrap=True, min_width=4)
     for at, token in enumerate(tokens):
         model = token.role == "model"
         table.add_row(
@@ -102,9 +110,9 @@ def _segments(segments: list[SegmentView]) -> Table:
     for segment in segments:
         same = segment.scorer_version == segment.version and bool(segment.scorer_hash)
         table.add_row(
-            str(segment.index), f"{segment.start}–{segment.end - 1}", str(segment.version), segment.weights_hash[:12],
-            Text(segment.scorer_hash[:12] or ("no version" if segment.kind else "not scored"), style=GOOD if same else CAUTION),
-            segment.kind or f"{segment.state.lower()} {segment.reason}".strip(),
+            str(segment.index), f"{segment.start}–{segment.end - 1}", str(segment.version), Text(_word(segment.weights_hash[:12])),
+            Text(_word(segment.scorer_hash[:12]) or ("no version" if segment.kind else "not scored"), style=GOOD if same else CAUTION),
+            Text(_word(segment.kind or f"{segment.state.lower()} {segment.reason}".strip())),
         )  # fmt: skip
     return table
 
@@ -118,7 +126,12 @@ def _versions(line: TrajectoryLine) -> str:
 
 def _fate(line: TrajectoryLine) -> Text:
     words = f"{line.fate.lower()} ({line.reason})" if line.reason else line.fate.lower()
-    return Text(words, style=FATES.get(line.fate, ""))
+    return Text(_word(words), style=FATES.get(line.fate, ""))
+
+
+def _word(text: str) -> str:
+    """Something of one line that others wrote."""
+    return printable(text, lines=False)
 
 
 def _number(value: float | None) -> str:
