@@ -16,7 +16,7 @@ from asyncppo_operator.errors import ConflictError
 from asyncppo_operator.kinds import CLAIM, JOB, POD, SECRET, STATEFUL_SET, resource_of
 from asyncppo_operator.names import Role
 from asyncppo_operator.plan.applied import applied
-from asyncppo_operator.plan.planner import Plan, applied_hash
+from asyncppo_operator.plan.planner import Plan, Ref, applied_hash
 from asyncppo_operator.plan.pods import Held
 from asyncppo_operator.views import ChildView, PodView, SetView, child_view
 
@@ -104,6 +104,8 @@ class Executor:
             return  # it is made again when it is gone
         if child is None and not looked:
             child = await self._look(manifest)
+        if child is None and _named(identity, plan.never_again):
+            return
         if child is not None and (taken := self._taken(child, plan)):
             raise NameTakenError(_told([taken]))
         self._applied.pop(identity, None)
@@ -181,8 +183,7 @@ class Executor:
         """Why the object is not for this job; empty when it is."""
         if self._usable(child):
             return ""
-        adoptable = any((ref.kind, ref.name) == (child.kind, child.name) for ref in plan.adopt)
-        if adoptable and not child.owner and not child.deleting:
+        if _named((child.kind, child.name), plan.adopt) and not child.owner and not child.deleting:
             return ""
         return self._whose(child)
 
@@ -195,6 +196,10 @@ class Executor:
             kept = "kept by an earlier job of this name" if child.job_uid else "of nobody's that is known here"
             return f"{what} ({kept}; learner.adoptStorage: true takes it over and goes on with what it holds)"
         return what
+
+
+def _named(identity: Id, refs: Sequence[Ref]) -> bool:
+    return any((ref.kind, ref.name) == identity for ref in refs)
 
 
 def _told(taken: Sequence[str]) -> str:

@@ -294,12 +294,13 @@ class JobLoop:
         claim = self._claim()
         return memory if claim is None else replace(memory, storage=claim.uid)
 
-    async def _storage_lost(self, job: AsyncPPOJob, memory: Memory) -> str:
-        """What to say of a volume that the job had and that is gone; empty: it is there, or was not made yet.
+    def _had_storage(self, memory: Memory) -> bool:
+        """Whether the claim was made once. Operators of version 0.1.0 did not note it; where a learner has told of its progress it was."""
+        return bool(memory.storage or self.status.get("progress"))
 
-        An operator before this one did not note the claim; where a learner has told of its progress there was one.
-        """
-        if self._claim() is not None or not (memory.storage or self.status.get("progress")):
+    async def _storage_lost(self, job: AsyncPPOJob, memory: Memory) -> str:
+        """What to say of a volume that the job had and that is gone; empty: it is there, or was not made yet."""
+        if self._claim() is not None or not self._had_storage(memory):
             return ""
         # this ends the job: the API server itself has the last word
         claim = await self._executor.claim()
@@ -349,7 +350,8 @@ class JobLoop:
         children, afresh = self._tools.children, self._builds and self._due_afresh()
         await self._hold(job)
         pods = children.pods(self.key)
-        observed = Observed(pods, self._token(), self._tools.facts, self._manifest, self._held)
+        had = self._had_storage(decision.memory)
+        observed = Observed(pods, self._token(), self._tools.facts, self._manifest, self._held, had)
         wanted = plan(job, decision.target, observed, self._tools.settings)
         if not (self._builds or self._built):
             # nothing of what is there was compared yet by this operator: that is for a builder

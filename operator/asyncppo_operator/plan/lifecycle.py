@@ -65,7 +65,8 @@ def decide(
         failure = Failure(role.value, names.pod(learner.job, role, 0), "LearnerFailed", text, format_time(now))
         return _fail(memory, "LearnerFailed", text, failure, now)
     if lost:
-        return _fail(memory, "StorageLost", lost, memory.first_failure, now)
+        ended = _fail(memory, "StorageLost", lost, memory.first_failure, now)
+        return replace(ended, target=Target.IDLE)  # nothing may start on another volume
     if memory.total_failures > spec.backoff_limit:
         text = f"{memory.total_failures} failures, backoffLimit is {spec.backoff_limit}"
         return _fail(memory, "BackoffLimitExceeded", text, memory.first_failure, now)

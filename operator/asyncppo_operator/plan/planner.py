@@ -33,7 +33,8 @@ class Ref:
 class Plan:
     """apply: server-side, StatefulSets last. once: created if absent, never changed. delete: if there. restart: outdated pods.
 
-    adopt: may be taken over though they are not this job's, if they are nobody's. delete_job: the job's time-to-live is over.
+    adopt: may be taken over though they are not this job's, if they are nobody's. never_again: not made when they are not there, for
+    what they held cannot be made. delete_job: the job's time-to-live is over.
     """
 
     apply: Sequence[Object] = ()
@@ -41,6 +42,7 @@ class Plan:
     delete: Sequence[Ref] = ()
     restart: Sequence[str] = ()
     adopt: Sequence[Ref] = ()
+    never_again: Sequence[Ref] = ()
     delete_job: bool = False
 
 
@@ -55,7 +57,7 @@ class Facts:
 class Observed:
     """What is there of a job: its pods, the token that its Secret holds or would hold, pod specs to keep.
 
-    manifest: the text for its ConfigMap; empty: as this operator would write it.
+    manifest: the text for its ConfigMap; empty: as this operator would write it. had_storage: its volume claim was made once.
     """
 
     pods: Sequence[PodView] = ()
@@ -63,6 +65,7 @@ class Observed:
     facts: Facts = field(default_factory=Facts)
     manifest: str = ""
     held: Mapping[Role, Held] = field(default_factory=dict)
+    had_storage: bool = False
 
 
 def roles(job: AsyncPPOJob) -> list[Role]:
@@ -99,13 +102,13 @@ def plan(job: AsyncPPOJob, target: Target, observed: Observed, settings: Setting
         objects.append(workloads.service(job, role))
         objects.append(workloads.disruption_budget(job, role, observed.facts.budget_api))
         objects.append(workloads.stateful_set(job, role, count, template))
+    storage = Ref("v1", "PersistentVolumeClaim", names.storage(job.metadata.name))
     return Plan(
         apply=[_owned(job, manifest) for manifest in objects],
         once=[_owned(job, identity.token_secret(job, observed.token))],
         restart=_outdated(templates, observed.pods) if target is Target.RUN else (),
-        adopt=[Ref("v1", "PersistentVolumeClaim", names.storage(job.metadata.name))]
-        if job.spec.learner.adopt_storage
-        else (),
+        adopt=[storage] if job.spec.learner.adopt_storage else (),
+        never_again=[storage] if observed.had_storage else (),
     )
 
 

@@ -202,6 +202,17 @@ async def test_a_volume_that_is_somebodys_or_going_is_never_adopted(metadata: Ob
     assert scene.server.writes == []
 
 
+async def test_what_cannot_be_made_again_is_not() -> None:
+    scene = Scene(Server())
+    await scene.carry_out()
+    scene.children.object_changed(CLAIM.kind, "DELETED", scene.server.objects.pop((CLAIM.kind, CLAIM_NAME)))
+    scene.server.writes.clear()
+    lost = Plan(apply=PLAN.apply, once=PLAN.once, never_again=[Ref("v1", CLAIM.kind, CLAIM_NAME)])
+    for new in (False, True):
+        await scene.carry_out(lost, new=new)
+    assert scene.server.writes == []
+
+
 async def test_a_finished_job_deletes_what_is_its_own_alone() -> None:
     scene = Scene(Server())
     await scene.carry_out()

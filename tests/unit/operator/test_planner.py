@@ -14,7 +14,7 @@ from asyncppo_operator.kinds import resource_of
 from asyncppo_operator.names import Role
 from asyncppo_operator.plan.acceptance import accept
 from asyncppo_operator.plan.lifecycle import Target
-from asyncppo_operator.plan.planner import Facts, Observed, Plan, applied_hash, plan
+from asyncppo_operator.plan.planner import Facts, Observed, Plan, Ref, applied_hash, plan
 from asyncppo_operator.plan.pods import pod_template
 from asyncppo_operator.settings import Images, NetworkPolicySettings, Settings
 from asyncppo_runtime.old_logit.__main__ import program_parser
@@ -102,6 +102,13 @@ def test_a_retained_volume_is_nobodys() -> None:
         "resources": {"requests": {"storage": "3Gi"}},
         "storageClassName": "fast",
     }
+
+
+def test_the_volume_is_made_once_and_adopted_only_when_that_is_asked_for() -> None:
+    claim = Ref("v1", "PersistentVolumeClaim", "guess-learner-data")
+    assert (planned().adopt, planned().never_again) == ((), ())
+    assert planned(learner={"adoptStorage": True}).adopt == [claim]
+    assert planned(observed=Observed(had_storage=True)).never_again == [claim]
 
 
 def test_planning_again_plans_the_same() -> None:
