@@ -31,6 +31,9 @@ class NameTakenError(ConflictError):
 
     reason = "NameTaken"
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message, 409)
+
 
 class Executor:
     """One job's hands. All methods raise ApiError."""
@@ -63,9 +66,14 @@ class Executor:
             await self._make_once(manifest, there.get(identity_of(manifest)), new)
         generations = {view.name: view.generation for view in sets.values()}
         stale = [manifest for manifest in plan.apply if afresh or self._stale(manifest, there, generations)]
-        # what makes pods comes after all that its pods find or are guarded by
-        await _all([self._apply(m, there, plan, new) for m in stale if m["kind"] != STATEFUL_SET.kind])
-        await _all([self._apply(m, there, plan, new) for m in stale if m["kind"] == STATEFUL_SET.kind])
+        # what makes pods comes after all that its pods find or are guarded by; one that makes them already must be scaled whatever fails
+        sets_now = [m for m in stale if m["kind"] == STATEFUL_SET.kind]
+        failed = await _all([self._apply(m, there, plan, new) for m in stale if m["kind"] != STATEFUL_SET.kind])
+        if failed is not None:
+            sets_now = [manifest for manifest in sets_now if identity_of(manifest) in there]
+        failed_too = await _all([self._apply(m, there, plan, new) for m in sets_now])
+        if failed := failed or failed_too:
+            raise failed
         outdated = {pod.name: pod for pod in pods}
         for name in plan.restart:
             await self._cluster.delete(POD, self._key.namespace, name, uid=outdated[name].uid)
@@ -215,11 +223,10 @@ def identity_of(manifest: Mapping[str, Any]) -> Id:
     return str(manifest["kind"]), str(manifest["metadata"]["name"])
 
 
-async def _all(calls: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """At once. When some fail the others are made all the same, and the first failure is raised."""
-    for answer in await asyncio.gather(*calls, return_exceptions=True):
-        if isinstance(answer, BaseException):
-            raise answer
+async def _all(calls: Sequence[Coroutine[Any, Any, None]]) -> BaseException | None:
+    """At once. When some fail the others are made all the same; the first failure."""
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    return next((answer for answer in answers if isinstance(answer, BaseException)), None)
 
 
 def token_of(secret: Object) -> str:

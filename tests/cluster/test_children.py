@@ -154,7 +154,8 @@ async def test_what_is_deleted_comes_back_within_seconds(
         again = await back(kubectl, kind, name, made)
         assert again["metadata"]["ownerReferences"][0]["name"] == "guess"
         assert again.get("data") == made.get("data"), "the same token, the same manifest"
-    assert await job.phase() == "Running"
+        if kind != "statefulset":
+            assert await job.phase() == "Running"
     await job.until_condition("Reconciled", "True")
 
 

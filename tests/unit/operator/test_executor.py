@@ -175,6 +175,18 @@ async def test_what_is_refused_keeps_nothing_else_from_being_made_but_pods() -> 
     assert "StatefulSet guess-learner" not in scene.server.writes
 
 
+async def test_what_is_not_this_jobs_keeps_no_set_that_runs_from_being_scaled() -> None:
+    scene = Scene(Server())
+    await scene.carry_out()
+    scene.children.object_changed("Service", "DELETED", scene.server.objects[("Service", "guess-rollout")])
+    scene.server.objects[("Service", "guess-rollout")] = foreign("Service", "guess-rollout")
+    scene.server.writes.clear()
+    scaled = [m | {"spec": {"replicas": 0}} if m["kind"] == "StatefulSet" else m for m in PLAN.apply]
+    with pytest.raises(NameTakenError):
+        await scene.carry_out(Plan(apply=scaled, once=PLAN.once), new=False)
+    assert scene.server.writes == ["StatefulSet guess-learner"]
+
+
 CLAIM_NAME = names.storage(KEY.name)
 ADOPTING = Plan(apply=PLAN.apply, once=PLAN.once, adopt=[Ref("v1", CLAIM.kind, CLAIM_NAME)])
 
