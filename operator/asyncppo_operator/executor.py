@@ -62,17 +62,17 @@ class Executor:
         if new:
             there |= await self._refuse_taken_names(plan, pods, there)
         # after the check: a token of the job's own says also to the next operator that the names were free
-        for manifest in plan.once:
-            await self._make_once(manifest, there.get(identity_of(manifest)), new)
+        failed = await _all([self._make_once(m, there.get(identity_of(m)), new) for m in plan.once])
+        if failed is not None and new:
+            raise failed
         generations = {view.name: view.generation for view in sets.values()}
         stale = [manifest for manifest in plan.apply if afresh or self._stale(manifest, there, generations)]
-        # what makes pods comes after all that its pods find or are guarded by; one that makes them already must be scaled whatever fails
-        sets_now = [m for m in stale if m["kind"] == STATEFUL_SET.kind]
-        failed = await _all([self._apply(m, there, plan, new) for m in stale if m["kind"] != STATEFUL_SET.kind])
+        # what makes pods comes after all that its pods find or are guarded by; a set that makes them already is scaled whatever fails
+        others = await _all([self._apply(m, there, plan, new) for m in stale if m["kind"] != STATEFUL_SET.kind])
+        failed = failed or others
+        stale = [m for m in stale if m["kind"] == STATEFUL_SET.kind and (failed is None or identity_of(m) in there)]
+        failed = await _all([self._apply(m, there, plan, new) for m in stale]) or failed
         if failed is not None:
-            sets_now = [manifest for manifest in sets_now if identity_of(manifest) in there]
-        failed_too = await _all([self._apply(m, there, plan, new) for m in sets_now])
-        if failed := failed or failed_too:
             raise failed
         outdated = {pod.name: pod for pod in pods}
         for name in plan.restart:

@@ -248,8 +248,8 @@ class JobLoop:
             await self._write(self._situation(job, decision, self.problem, settled=False))
         else:
             await self._executor.recall_token()
-            # an operator that made no token had not looked yet whether the names are free; or it was deleted: they are looked at again
-            self._new = not self._executor.token
+            # an operator that made neither token nor sets had not found the names free
+            self._new = not self._executor.token and not self._tools.children.sets(self.key)
             self._aim(job, decision)
 
     async def _wait_for_sight(self, blind: Problem) -> None:

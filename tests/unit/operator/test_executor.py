@@ -175,11 +175,12 @@ async def test_what_is_refused_keeps_nothing_else_from_being_made_but_pods() -> 
     assert "StatefulSet guess-learner" not in scene.server.writes
 
 
-async def test_what_is_not_this_jobs_keeps_no_set_that_runs_from_being_scaled() -> None:
+@pytest.mark.parametrize("identity", [("Service", "guess-rollout"), ("Secret", "guess-token")])
+async def test_what_is_not_this_jobs_keeps_no_set_that_runs_from_being_scaled(identity: tuple[str, str]) -> None:
     scene = Scene(Server())
     await scene.carry_out()
-    scene.children.object_changed("Service", "DELETED", scene.server.objects[("Service", "guess-rollout")])
-    scene.server.objects[("Service", "guess-rollout")] = foreign("Service", "guess-rollout")
+    scene.children.object_changed(identity[0], "DELETED", scene.server.objects[identity])
+    scene.server.objects[identity] = foreign(*identity)
     scene.server.writes.clear()
     scaled = [m | {"spec": {"replicas": 0}} if m["kind"] == "StatefulSet" else m for m in PLAN.apply]
     with pytest.raises(NameTakenError):
