@@ -31,7 +31,10 @@ class Failure:
 @dataclass(frozen=True)
 class Memory:
     """counted: restarts already counted, by pod uid, of pods that still exist. suspending: since when a stop is under way. updates: how
-    many the learner was told to do when it was asked last."""
+    many the learner was told to do when it was asked last.
+
+    storage: uid of the learner's volume claim, since it was made; it is never made twice.
+    """
 
     phase: Phase = Phase.PENDING
     started: datetime | None = None
@@ -41,6 +44,7 @@ class Memory:
     failures: Mapping[str, int] = field(default_factory=dict)
     counted: Mapping[str, int] = field(default_factory=dict)
     first_failure: Failure | None = None
+    storage: str = ""
 
     @property
     def total_failures(self) -> int:
@@ -84,6 +88,7 @@ def recall(status: Mapping[str, Any]) -> Memory:
             if isinstance(first, Mapping)
             else None
         ),
+        storage=str(status.get("storageUid") or ""),
     )
 
 

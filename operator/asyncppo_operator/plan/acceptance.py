@@ -135,7 +135,17 @@ def _kept(
 
 def _valid(job: AsyncPPOJob) -> str:
     """The message of an accepted spec, with what is doubtful about it."""
-    return "; ".join(["the spec is valid", *(f"warning: {each}" for each in warnings(job.spec))])
+    return "; ".join(["the spec is valid", *(f"warning: {each}" for each in warnings(job.spec)), *_tidied(job)])
+
+
+def _tidied(job: AsyncPPOJob) -> list[str]:
+    """What is valid and may not be what was meant."""
+    if job.spec.ttl_seconds_after_finished is None or job.spec.learner.retain_storage:
+        return []
+    return [
+        f"but {job.spec.ttl_seconds_after_finished} s after its end the job is deleted, and with it its volume and the trained model: "
+        "copy them before that, or set learner.retainStorage: true"
+    ]
 
 
 def _dump(job: AsyncPPOJob) -> Spec:

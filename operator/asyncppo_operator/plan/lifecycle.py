@@ -52,8 +52,10 @@ def decide(
     pods: Sequence[PodView],
     now: datetime,
     timing: Timing,
+    lost: str = "",
 ) -> Decision:
-    """The next phase. `learner`: its newest answer, None when it does not answer. `pods`: all that exist. Failures are counted already."""
+    """The next phase. `learner`: its newest answer, None when it does not answer. `pods`: all that exist. Failures are counted already.
+    `lost`: what is to be said of the learner's volume, that was there and is gone."""
     if continues(spec, memory) and not _expired(spec, memory, now):
         # the clock of activeDeadlineSeconds starts anew, as after a suspension
         memory = replace(memory, phase=Phase.PENDING, started=None, completed=None)
@@ -70,6 +72,9 @@ def decide(
         role = Role.LEARNER
         failure = Failure(role.value, names.pod(learner.job, role, 0), "LearnerFailed", text, format_time(now))
         return _fail(memory, "LearnerFailed", text, failure, now)
+    if lost:
+        ended = _fail(memory, "StorageLost", lost, memory.first_failure, now)
+        return replace(ended, target=Target.IDLE)  # nothing may start on another volume
     if memory.total_failures > spec.backoff_limit:
         text = f"{memory.total_failures} failures, backoffLimit is {spec.backoff_limit}"
         return _fail(memory, "BackoffLimitExceeded", text, memory.first_failure, now)

@@ -36,6 +36,20 @@ def test_a_job_on_vllm_gets_the_image_that_holds_it() -> None:
     assert accepted(rollout={"engine": {"type": "VLLM"}}).spec.learner.image == SETTINGS.images.learner
 
 
+@pytest.mark.parametrize(
+    ("spec", "warned"),
+    [
+        ({"ttlSecondsAfterFinished": 60}, True),
+        ({"ttlSecondsAfterFinished": 60, "learner": {"retainStorage": True}}, False),
+        ({}, False),
+    ],
+)
+def test_who_lets_the_job_delete_itself_is_told_that_the_model_goes_with_it(spec: dict[str, Any], warned: bool) -> None:
+    made = accept(raw_job(**spec), None, SETTINGS)
+    assert made.accepted
+    assert ("learner.retainStorage" in made.message) is warned
+
+
 def test_an_upgrade_of_the_operator_leaves_images_of_running_jobs_alone() -> None:
     before = accepted()
     newer = Settings(images=Images(learner="learner:9", rollout="rollout:9"))

@@ -114,6 +114,16 @@ def test_resuming_starts_the_clock_anew() -> None:
     assert resumed.memory.started == NOW + timedelta(seconds=500)
 
 
+@pytest.mark.parametrize("suspend", [False, True])
+def test_a_lost_volume_ends_the_job_at_once_and_starts_nothing(suspend: bool) -> None:
+    memory = Memory(Phase.SUSPENDED if suspend else Phase.RUNNING, storage="claim")
+    lost = decide(job(suspend=suspend).spec, memory, None, PODS, NOW, TIMING, "the volume is gone")
+    assert (lost.target, lost.memory.phase, lost.reason) == (Target.IDLE, Phase.FAILED, "StorageLost")
+    assert lost.message == "the volume is gone"
+    done = decide(job().spec, memory, answer("Complete"), PODS, NOW, TIMING, "the volume is gone")
+    assert done.memory.phase is Phase.COMPLETE
+
+
 def test_a_finished_job_is_deleted_when_its_time_is_over() -> None:
     memory = Memory(Phase.COMPLETE, completed=NOW)
     assert decided(memory, None, [], seconds=30).target is Target.GONE

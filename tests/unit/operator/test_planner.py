@@ -14,8 +14,8 @@ from asyncppo_operator.kinds import resource_of
 from asyncppo_operator.names import Role
 from asyncppo_operator.plan.acceptance import accept
 from asyncppo_operator.plan.lifecycle import Target
-from asyncppo_operator.plan.planner import Facts, Observed, Plan, applied_hash, plan
-from asyncppo_operator.plan.pods import template_hash
+from asyncppo_operator.plan.planner import Facts, Observed, Plan, Ref, applied_hash, plan
+from asyncppo_operator.plan.pods import pod_template
 from asyncppo_operator.settings import Images, NetworkPolicySettings, Settings
 from asyncppo_runtime.old_logit.__main__ import program_parser
 
@@ -104,6 +104,13 @@ def test_a_retained_volume_is_nobodys() -> None:
     }
 
 
+def test_the_volume_is_made_once_and_adopted_only_when_that_is_asked_for() -> None:
+    claim = Ref("v1", "PersistentVolumeClaim", "guess-learner-data")
+    assert (planned().adopt, planned().never_again) == ((), ())
+    assert planned(learner={"adoptStorage": True}).adopt == [claim]
+    assert planned(observed=Observed(had_storage=True)).never_again == [claim]
+
+
 def test_planning_again_plans_the_same() -> None:
     hashes = [[applied_hash(m) for m in planned().apply] for _ in range(2)]
     assert hashes[0] == hashes[1]
@@ -178,12 +185,21 @@ def test_an_overlay_that_cannot_be_merged_is_the_users_error() -> None:
         planned(rollout={"template": {"spec": {"containers": [{"image": "x"}]}}})
 
 
+def as_made(job: AsyncPPOJob, role: Role) -> dict[str, str]:
+    """What a pod says that was made by this operator of this job."""
+    annotations = pod_template(job, role, SETTINGS)["metadata"]["annotations"]
+    return {
+        "template_hash": annotations[names.ANNOTATION_TEMPLATE],
+        "rendering": annotations[names.ANNOTATION_RENDERING],
+    }
+
+
 def test_changed_resources_restart_a_roles_pods_and_no_others() -> None:
     job = accepted()
     pods = [
-        pod(Role.LEARNER, template_hash=template_hash(job, Role.LEARNER)),
-        pod(Role.ROLLOUT, 0, template_hash=template_hash(job, Role.ROLLOUT)),
-        pod(Role.ROLLOUT, 1, template_hash=template_hash(job, Role.ROLLOUT), deleting=True),
+        pod(Role.LEARNER, **as_made(job, Role.LEARNER)),
+        pod(Role.ROLLOUT, 0, **as_made(job, Role.ROLLOUT)),
+        pod(Role.ROLLOUT, 1, **as_made(job, Role.ROLLOUT), deleting=True),
     ]
     assert planned(observed=Observed(pods)).restart == []
     changed = planned(observed=Observed(pods), rollout={"resources": {"limits": {"cpu": 2}}})
@@ -192,7 +208,7 @@ def test_changed_resources_restart_a_roles_pods_and_no_others() -> None:
 
 def test_a_new_operator_restarts_no_pod() -> None:
     job = accepted()
-    pods = [pod(Role.ROLLOUT, 0, template_hash=template_hash(job, Role.ROLLOUT))]
+    pods = [pod(Role.ROLLOUT, 0, **as_made(job, Role.ROLLOUT))]
     newer = Settings(images=Images(rollout="rollout:9"))
     kept = accept(raw_job(), job, newer).job
     assert kept is not None
