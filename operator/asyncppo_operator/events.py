@@ -1,7 +1,7 @@
 """Events on jobs, as `kubectl describe` shows them.
 
-Owns their form: the name is made of what is said, so that the same said again is counted, not repeated. Does not own what is worth
-saying (`conditions.py`).
+Owns their form: the name is made of what is said, or of what it is about, so that the same said again is counted, not repeated. Does
+not own what is worth saying (`conditions.py`).
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from asyncppo_operator.views import brief
 def event_object(metadata: Mapping[str, Any], event: Event, now: datetime) -> dict[str, Any]:
     """The core/v1 Event about the job with this metadata."""
     name, namespace, uid = (str(metadata.get(key) or "") for key in ("name", "namespace", "uid"))
-    digest = hashlib.sha256("\0".join((uid, event.reason, event.message)).encode()).hexdigest()[:12]
+    digest = hashlib.sha256("\0".join((uid, event.reason, event.about or event.message)).encode()).hexdigest()[:12]
     at = format_time(now)
     return {
         "apiVersion": "v1",
@@ -48,7 +48,7 @@ def event_object(metadata: Mapping[str, Any], event: Event, now: datetime) -> di
 
 
 async def post(cluster: Cluster, metadata: Mapping[str, Any], event: Event, now: datetime) -> None:
-    """Make the event, or count the one that says the same. Raises ApiError."""
+    """Make the event, or count the one that is the same, with the newest message. Raises ApiError."""
     body = event_object(metadata, event, now)
     namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
     try:
@@ -56,4 +56,6 @@ async def post(cluster: Cluster, metadata: Mapping[str, Any], event: Event, now:
     except ConflictError:
         known = await cluster.get(EVENT, namespace, name)
         count = int((known or {}).get("count") or 1)
-        await cluster.merge(EVENT, namespace, name, {"count": count + 1, "lastTimestamp": format_time(now)})
+        await cluster.merge(
+            EVENT, namespace, name, {"count": count + 1, "lastTimestamp": format_time(now), "message": body["message"]}
+        )

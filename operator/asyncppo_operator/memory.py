@@ -30,12 +30,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class Memory:
-    """counted: restarts already counted, by pod uid, of pods that still exist. suspending: since when a stop is under way."""
+    """counted: restarts already counted, by pod uid, of pods that still exist. suspending: since when a stop is under way. updates: how
+    many the learner was told to do when it was asked last."""
 
     phase: Phase = Phase.PENDING
     started: datetime | None = None
     completed: datetime | None = None
     suspending: datetime | None = None
+    updates: int = 0
     failures: Mapping[str, int] = field(default_factory=dict)
     counted: Mapping[str, int] = field(default_factory=dict)
     first_failure: Failure | None = None
@@ -68,12 +70,13 @@ def recall(status: Mapping[str, Any]) -> Memory:
         phase = Phase(str(status.get("phase")))
     except ValueError:
         phase = Phase.PENDING
-    first = status.get("firstFailure")
+    first, progress = status.get("firstFailure"), status.get("progress")
     return Memory(
         phase=phase,
         started=parse_time(status.get("startTime")),
         completed=parse_time(status.get("completionTime")),
         suspending=parse_time(status.get("suspendingTime")),
+        updates=_counts(progress).get("updates", 0),
         failures=_counts(status.get("failures")),
         counted=_counts(status.get("countedRestarts")),
         first_failure=(

@@ -18,6 +18,8 @@ ANNOTATION_TEMPLATE = f"{DOMAIN}/template-hash"
 
 PORT = 8080
 PORT_NAME = "http"
+METRICS_PORT = PORT
+"""Where a job's pods are scraped."""
 USER_ID = 65532
 
 JOB_FILE = "/etc/asyncppo/job/job.json"

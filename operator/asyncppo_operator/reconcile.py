@@ -27,12 +27,12 @@ from asyncppo_operator.cluster import Cluster
 from asyncppo_operator.coordination import Coordination
 from asyncppo_operator.errors import ApiError, ForbiddenError, NotFoundError, OperatorError
 from asyncppo_operator.executor import Executor
-from asyncppo_operator.kinds import JOB
+from asyncppo_operator.kinds import CLAIM, JOB
 from asyncppo_operator.memory import FINAL, Memory, count_failures, recall
 from asyncppo_operator.names import Role
-from asyncppo_operator.plan.acceptance import Acceptance, accept
+from asyncppo_operator.plan.acceptance import Acceptance, Ended, accept
 from asyncppo_operator.plan.lifecycle import Decision, Target, decide
-from asyncppo_operator.plan.planner import Facts, Observed, plan, replicas, roles
+from asyncppo_operator.plan.planner import Facts, Observed, plan, replicas, roles, storage_owners
 from asyncppo_operator.probe import LearnerProbe
 from asyncppo_operator.settings import Settings
 from asyncppo_operator.shortfalls import Shortfalls
@@ -97,6 +97,7 @@ class JobLoop:
         self._afresh_due = 0.0
         self._builds = False
         self._built = False
+        self._hands_over = False
         self._written_at = 0.0
         self._unreachable_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -124,7 +125,7 @@ class JobLoop:
         if _version(raw) < _version(self.raw):
             return  # a list that began before the watch told more
         self.raw = raw
-        if any(before.get(key) != raw["metadata"].get(key) for key in ("generation", "deletionTimestamp")):
+        if any(before.get(key) != raw["metadata"].get(key) for key in ("generation", "deletionTimestamp", "labels")):
             self._edited.set()
             self.wake()
 
@@ -261,9 +262,36 @@ class JobLoop:
         before = self.job
         if before is None and self.status.get("phase") not in (None, Phase.INVALID.value):
             before = await recall_accepted(self._tools.cluster, self.key, self.uid)
-        judged = accept(self.raw, before, self._tools.settings)
+        ended = await self._ended() if before is not None else None
+        judged = accept(self.raw, before, self._tools.settings, ended)
+        if ended is not None and before is not None and judged.job is not None:
+            self._hands_over |= judged.job.spec.learner.retain_storage != before.spec.learner.retain_storage
         self._judged_generation = generation
         return judged
+
+    async def _ended(self) -> Ended | None:
+        """How the job ended; None while it is not over."""
+        memory = recall(self.status)
+        if memory.phase not in FINAL:
+            return None
+        if memory.phase is not Phase.COMPLETE:
+            return Ended(memory.phase)
+        return Ended(memory.phase, memory.updates, await self._has_storage())
+
+    async def _has_storage(self) -> bool:
+        """Whether the job's own volume is there, and is to stay."""
+        claim = await self._tools.cluster.get(CLAIM, self.key.namespace, names.storage(self.key.name))
+        metadata = (claim or {}).get("metadata") or {}
+        return (metadata.get("labels") or {}).get(names.LABEL_UID) == self.uid and not metadata.get("deletionTimestamp")
+
+    async def _hand_over_storage(self, job: AsyncPPOJob) -> None:
+        """`learner.retainStorage` of a job that is over: nothing of it is applied any more, but its volume has an owner or not."""
+        if not self._hands_over:
+            return
+        if await self._has_storage():
+            patch = {"metadata": {"ownerReferences": storage_owners(job)}}
+            await self._tools.cluster.merge(CLAIM, self.key.namespace, names.storage(self.key.name), patch)
+        self._hands_over = False
 
     def _decide(self, job: AsyncPPOJob) -> Decision:
         pods, now = self._tools.children.pods(self.key), datetime.now(UTC)
@@ -276,13 +304,18 @@ class JobLoop:
     async def _do(self, job: AsyncPPOJob, decision: Decision) -> None:
         """Carry out the plan. What an end asks for waits for the next turn: its status is stored by then."""
         children, afresh = self._tools.children, self._builds and self._due_afresh()
-        observed = Observed(children.pods(self.key), secrets.token_urlsafe(32), self._tools.facts)
+        own_labels = self.raw["metadata"].get("labels") or {}
+        observed = Observed(
+            children.pods(self.key), secrets.token_urlsafe(32), labels=own_labels, facts=self._tools.facts
+        )
         wanted = plan(job, decision.target, observed, self._tools.settings)
         if not (self._builds or self._built):
             # nothing of what is there was compared yet by this operator: that is for a builder
             wanted = replace(wanted, apply=(), restart=())
         await self._executor.carry_out(wanted, observed.pods, children.sets(self.key), self._new, afresh)
         self._new = False
+        if decision.target is Target.GONE:
+            await self._hand_over_storage(job)
         if not self._builds and self._due_afresh():
             self._look_in(random.uniform(*BUILDER_SECONDS))
         if afresh:

@@ -3,28 +3,32 @@
 Owns the fields, their defaults and their bounds. Does not own a job's fields (`asyncppo.api`).
 """
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from asyncppo.api.base import ApiModel
+from asyncppo.api.labels import Annotations, Labels, may_be_set
 from asyncppo_operator.errors import SettingsError
 
+TAG = version("asyncppo")
+"""Images are released with the package, under its version."""
 Seconds = Annotated[float, Field(gt=0.0, le=86400.0)]
 
 
 class Images(ApiModel):
     """Images of the roles where a job names none; pinned in the job when it is accepted, so an upgrade disturbs no job."""
 
-    learner: str = "asyncppo/learner:0.1.0"
+    learner: str = f"asyncppo/learner:{TAG}"
     """The learner's image."""
-    rollout: str = "asyncppo/rollout:0.1.0"
+    rollout: str = f"asyncppo/rollout:{TAG}"
     """The image of rollout workers with the built-in engine."""
-    rollout_vllm: str = "asyncppo/rollout-vllm:0.1.0"
+    rollout_vllm: str = f"asyncppo/rollout-vllm:{TAG}"
     """The image of rollout workers whose engine is vLLM."""
-    old_logit: str = "asyncppo/old-logit:0.1.0"
+    old_logit: str = f"asyncppo/old-logit:{TAG}"
     """The old-logit workers' image."""
     pull_policy: str = "IfNotPresent"
     """imagePullPolicy of all of them."""
@@ -41,8 +45,17 @@ class NetworkPolicySettings(ApiModel):
     """Where the operator runs."""
     operator_labels: dict[str, str] = {"app.kubernetes.io/name": "asyncppo-operator"}
     """The operator's pod labels."""
-    scrape_from: list[dict[str, Any]] = [{"namespaceSelector": {}}]
-    """NetworkPolicyPeers that may reach the pods' port to scrape /metrics; control calls need the token all the same."""
+    scrape_from: list[dict[str, Any]] = []
+    """NetworkPolicyPeers that may reach the pods' metrics port to scrape it; none: nobody but the operator reaches a job."""
+
+
+class TemplateSettings(ApiModel):
+    """What the templates of jobs may reach; admission policies of the cluster can say the same, and more."""
+
+    confine: bool = False
+    """Refuse templates that reach the node, another account, a Secret that is not listed, or root."""
+    secrets: list[str] = []
+    """Names of Secrets that confined templates may use."""
 
 
 class Timing(ApiModel):
@@ -79,6 +92,12 @@ class LeaseSettings(ApiModel):
     """A Lease not renewed for this long may be taken over."""
 
 
+def _may_be_set(found: dict[str, str]) -> dict[str, str]:
+    if not may_be_set(found):
+        raise ValueError("each name must be one that Kubernetes takes, and none of the operator's own")
+    return found
+
+
 class Settings(ApiModel):
     """Everything the operator is told at start."""
 
@@ -88,8 +107,14 @@ class Settings(ApiModel):
     """Namespaces to watch; none: the whole cluster."""
     images: Images = Images()
     """Default images."""
+    labels: Annotated[Labels, AfterValidator(_may_be_set)] = {}
+    """Labels of everything that is made for jobs."""
+    annotations: Annotated[Annotations, AfterValidator(_may_be_set)] = {}
+    """Annotations of everything that is made for jobs."""
     network_policy: NetworkPolicySettings = NetworkPolicySettings()
     """Network policies of jobs."""
+    templates: TemplateSettings = TemplateSettings()
+    """What templates may reach."""
     timing: Timing = Timing()
     """Periods and limits."""
     lease: LeaseSettings = LeaseSettings()

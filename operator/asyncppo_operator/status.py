@@ -11,11 +11,11 @@ from asyncppo.api.status import Phase
 from asyncppo.metrics.learner_collector import version_skew
 from asyncppo.report.measures import LearnerStatus
 from asyncppo_operator import names
-from asyncppo_operator.conditions import ON_THE_WAY, Kind, merge
+from asyncppo_operator.conditions import ON_THE_WAY, Condition, Kind, condition, merge
 from asyncppo_operator.memory import FINAL, Memory, format_time
 from asyncppo_operator.names import Role
 from asyncppo_operator.situation import Situation
-from asyncppo_operator.verdicts import ready_members, verdicts
+from asyncppo_operator.verdicts import WITHOUT_PODS, ready_members, verdicts
 from asyncppo_operator.views import brief
 
 Status = dict[str, Any]
@@ -34,6 +34,7 @@ FIGURES = frozenset(
         "ledger",
         "syncs",
         "throughput",
+        "notes",
         "message",
     }
 )
@@ -45,9 +46,11 @@ MESSAGE_ORDER = (
     Kind.ROLLOUTS_READY,
     Kind.OLD_LOGITS_READY,
     Kind.LEDGER_BALANCED,
+    Kind.ENVIRONMENT_HEALTHY,
     Kind.EXACT,
     Kind.SYNC_HEALTHY,
 )
+MOST_NOTES = 8
 BY_DESIGN = frozenset({"ApproximateStrategy"})
 
 
@@ -55,7 +58,13 @@ def summarize(seen: Situation, before: Mapping[str, Any]) -> Status:
     """The whole status to write. `before`: the one written last; what nothing new is known of is kept from it."""
     memory = seen.decision.memory if seen.decision is not None else seen.memory
     phase = memory.phase if seen.spec is not None else Phase.INVALID
-    conditions = merge(before.get("conditions") or [], verdicts(seen), seen.generation, seen.now)
+    said = before.get("conditions") or []
+    if seen.spec is None:
+        # nothing runs of a job that was never valid, or is not any more; what was said of its pods is not known to be so
+        said = [old for old in said if old.get("type") in (Kind.READY, Kind.ACCEPTED, Kind.RECONCILED)]
+    told = {str(old.get("type")) for old in said}
+    conditions = merge(said, verdicts(seen, told), seen.generation, seen.now)
+    conditions = merge(conditions, [_ready(phase, conditions, seen)], seen.generation, seen.now)
     status: Status = {
         **{key: before[key] for key in sorted(FIGURES) if key in before},
         "observedGeneration": seen.generation,
@@ -98,12 +107,14 @@ def _rollouts(seen: Situation) -> Status:
     pods = seen.pods_of(Role.ROLLOUT)
     wanted = seen.desired.get(Role.ROLLOUT, 0)
     ready = sum(pod.ready for pod in pods)
+    ending = sum(pod.role is Role.ROLLOUT for pod in seen.pods) - min(wanted, len(pods))
     selector = ",".join(f"{key}={value}" for key, value in sorted(names.selector(seen.job, Role.ROLLOUT).items()))
     return {
         "desired": wanted,
         "replicas": len(pods),
         "ready": ready,
-        "summary": f"{ready}/{wanted}",
+        "ending": ending,
+        "summary": f"{min(ready, wanted)}/{wanted}" + (f" ({ending} ending)" if ending else ""),
         "selector": selector,
     }
 
@@ -162,6 +173,8 @@ def _figures(seen: Situation, learner: LearnerStatus) -> Status:
             "trained": ledger.trained,
             "waiting": ledger.waiting,
             "discarded": sum(ledger.discarded.values()),
+            "discardedShare": _short(ledger.discarded_share),
+            "discardedReason": ledger.commonest_discard,
         },
         "syncs": {
             "count": syncs.count,
@@ -174,6 +187,7 @@ def _figures(seen: Situation, learner: LearnerStatus) -> Status:
             "trajectoriesPerSecond": _short(learner.throughput.trajectories_per_second),
         },
     }
+    figures["notes"] = [brief(note) for note in learner.notes[:MOST_NOTES]] or None
     if learner.eta_seconds is not None:
         figures["progress"]["etaSeconds"] = round(learner.eta_seconds)
     if learner.last_good_checkpoint:
@@ -200,20 +214,41 @@ def _message(seen: Situation, phase: Phase, conditions: list[dict[str, Any]], be
     if phase in FINAL:
         told = seen.decision.message if seen.decision is not None else ""
         return brief(told or before.get("message") or phase.value)
-    by_kind = {c["type"]: c for c in conditions}
-    if phase in (Phase.SUSPENDING, Phase.SUSPENDED):
-        order: tuple[Kind, ...] = (Kind.ACCEPTED, Kind.RECONCILED)
-    else:
-        order = MESSAGE_ORDER
-    for kind in order:
-        found = by_kind.get(kind.value)
-        if found is not None and found["status"] == "False" and found["reason"] not in BY_DESIGN:
-            return brief(found["message"])
+    wrong = _first_wrong(phase, conditions)
+    if wrong is not None:
+        return brief(wrong["message"])
     if phase is Phase.RUNNING and seen.learner is not None:
         learner = seen.learner
         eta = "" if learner.eta_seconds is None else f", about {learner.eta_seconds:.0f} s left"
         return f"update {learner.update} of {learner.updates}{eta}"
     return brief(seen.decision.message if seen.decision is not None else "")
+
+
+def _first_wrong(phase: Phase, conditions: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The first condition that one should ask about."""
+    by_kind = {c["type"]: c for c in conditions}
+    if phase in (Phase.SUSPENDING, Phase.SUSPENDED):
+        order: tuple[Kind, ...] = (Kind.ACCEPTED, Kind.RECONCILED)
+    else:
+        order = MESSAGE_ORDER
+    wrong = (c for kind in order if (c := by_kind.get(kind.value)) is not None and c["status"] == "False")
+    return next((c for c in wrong if c["reason"] not in BY_DESIGN), None)
+
+
+def _ready(phase: Phase, conditions: list[dict[str, Any]], seen: Situation) -> Condition:
+    """One answer for tools that wait for health: True when the job trains as it should, is complete, or is suspended as asked."""
+    if phase is Phase.COMPLETE:
+        return condition(Kind.READY, True, *WITHOUT_PODS[phase])
+    if phase is Phase.FAILED:
+        failed = next((c["message"] for c in conditions if c["type"] == Kind.FAILED), "the job has failed")
+        return condition(Kind.READY, False, WITHOUT_PODS[phase][0], failed)
+    wrong = _first_wrong(phase, conditions)
+    if wrong is not None:
+        return condition(Kind.READY, False, wrong["reason"], f"{wrong['type']}: {wrong['message']}")
+    message = seen.decision.message if seen.decision is not None else ""
+    if phase is Phase.RUNNING:
+        return condition(Kind.READY, True, "Training", "the job trains")
+    return condition(Kind.READY, phase is Phase.SUSPENDED, phase.value, message)
 
 
 def significant(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:

@@ -12,8 +12,11 @@ from asyncppo.api.manifest import parse_manifest
 IDENTITY = ("name", "namespace", "uid")
 
 
-def validated(raw: Mapping[str, Any]) -> AsyncPPOJob:
-    """The job. ManifestError, a UserError, with every mistake: path, what was found, what is allowed, what to do."""
+def validated(raw: Mapping[str, Any], *, lenient: bool = False) -> AsyncPPOJob:
+    """The job. ManifestError, a UserError, with every mistake: path, what was found, what is allowed, what to do.
+
+    lenient: for a job that was accepted earlier, maybe by an operator that refused less.
+    """
     metadata = raw.get("metadata") or {}
     document = {
         "apiVersion": raw.get("apiVersion"),
@@ -21,4 +24,4 @@ def validated(raw: Mapping[str, Any]) -> AsyncPPOJob:
         "metadata": {key: metadata[key] for key in IDENTITY if key in metadata},
         "spec": raw.get("spec"),
     }
-    return parse_manifest({key: value for key, value in document.items() if value is not None}, "spec")
+    return parse_manifest({key: value for key, value in document.items() if value is not None}, "spec", lenient=lenient)

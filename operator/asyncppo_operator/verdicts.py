@@ -4,13 +4,17 @@ Owns reasons and messages. Pure. Does not own the status around them (`status.py
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from asyncppo.api.status import Phase
 from asyncppo.report.measures import LearnerStatus, LedgerTotals
+from asyncppo.report.remarks import discards, failing
+from asyncppo.sync.limits import SyncLimits
+from asyncppo_operator import names
 from asyncppo_operator.conditions import Condition, Kind, condition
 from asyncppo_operator.memory import FINAL
 from asyncppo_operator.names import Role
+from asyncppo_operator.plan.lifecycle import Target
 from asyncppo_operator.situation import Situation
 from asyncppo_operator.views import PodView
 
@@ -19,12 +23,21 @@ KIND_OF_ROLE = {
     Role.ROLLOUT: Kind.ROLLOUTS_READY,
     Role.OLD_LOGIT: Kind.OLD_LOGITS_READY,
 }
+# Phases in which no pod is wanted: the reason of what is said of pods and syncs then, and why.
+WITHOUT_PODS = {
+    Phase.COMPLETE: ("JobComplete", "the job is complete"),
+    Phase.FAILED: ("JobFailed", "the job has failed"),
+    Phase.SUSPENDED: ("JobSuspended", "the job is suspended"),
+    Phase.SUSPENDING: ("Ending", "the job is being suspended"),
+}
 # Answers come every few seconds; one this old says that something is wrong, though not yet what.
 LATE_SECONDS = 15.0
+MOSTLY = 0.5
+"""Share of discarded trajectories from which an environment is not healthy."""
 
 
-def verdicts(seen: Situation) -> Iterator[Condition]:
-    """Every condition there is something to say about now; a finished job's pods and syncs are no longer judged."""
+def verdicts(seen: Situation, told: Collection[str] = ()) -> Iterator[Condition]:
+    """Every condition there is something to say about now. `told`: the types of those that were said before and stay as they are."""
     yield condition(Kind.ACCEPTED, seen.acceptance.accepted, seen.acceptance.reason, seen.acceptance.message)
     if seen.problem is not None:
         yield condition(Kind.RECONCILED, False, seen.problem.reason, seen.problem.message)
@@ -36,14 +49,20 @@ def verdicts(seen: Situation) -> Iterator[Condition]:
         return
     phase = seen.decision.memory.phase
     yield from _states(seen, phase)
-    yield _exact(seen)
+    # what the learner said last of its tokens and its ledger stays true when it is gone
+    if seen.learner is not None or Kind.EXACT not in told:
+        yield _exact(seen)
     if seen.learner is not None:
         yield _ledger(seen.learner.ledger)
-    if phase in FINAL or phase is Phase.SUSPENDED:
-        return
+        yield _environment(seen.learner)
+    over = WITHOUT_PODS.get(phase)
+    if over is None and seen.decision.target is Target.IDLE:
+        over = ("MoreUpdates", seen.decision.message)
     for role, wanted in seen.desired.items():
-        yield _role(seen, role, wanted)
-    yield _sync(seen)
+        # the learner of a job that is being suspended waits for the others
+        goes = over is not None and (wanted == 0 or phase in FINAL)
+        yield _leaving(seen, role, *over) if over is not None and goes else _role(seen, role, wanted)
+    yield _sync(seen) if over is None else condition(Kind.SYNC_HEALTHY, None, over[0], f"no syncs: {over[1]}")
 
 
 def _states(seen: Situation, phase: Phase) -> Iterator[Condition]:
@@ -51,12 +70,25 @@ def _states(seen: Situation, phase: Phase) -> Iterator[Condition]:
     reason, message = seen.decision.reason, seen.decision.message
     if phase in (Phase.SUSPENDING, Phase.SUSPENDED):
         yield condition(Kind.SUSPENDED, phase is Phase.SUSPENDED, reason, message)
-    elif phase not in FINAL:
+    elif phase in FINAL:
+        yield condition(Kind.SUSPENDED, False, *WITHOUT_PODS[phase])
+    else:
         yield condition(Kind.SUSPENDED, False, "NotSuspended", "spec.suspend is false")
+    if phase not in FINAL:
+        yield condition(Kind.COMPLETE, False, "NotOver", f"the job is {phase}")
+        yield condition(Kind.FAILED, False, "NotOver", f"the job is {phase}")
     # written once, in the reconcile that ends the job; afterwards the decision has nothing new to say
     if phase in FINAL and message:
         yield condition(Kind.COMPLETE, phase is Phase.COMPLETE, reason, message)
         yield condition(Kind.FAILED, phase is Phase.FAILED, reason, message)
+
+
+def _leaving(seen: Situation, role: Role, reason: str, why: str) -> Condition:
+    """Of a role of which no pod is wanted. Its pods are there until they have handed over what they have."""
+    left = sum(pod.role is role for pod in seen.pods)
+    if left:
+        return condition(KIND_OF_ROLE[role], False, "Ending", f"{left} {role} pods are ending: {why}")
+    return condition(KIND_OF_ROLE[role], False, reason, f"no {role} pods: {why}")
 
 
 def _role(seen: Situation, role: Role, wanted: int) -> Condition:
@@ -73,7 +105,22 @@ def _role(seen: Situation, role: Role, wanted: int) -> Condition:
     if ready >= wanted:
         return condition(kind, True, "Ready", f"{ready}/{wanted} {role} pods ready")
     reason, message = why_not(pods, wanted, role, seen.shortfalls.get(role, ""))
-    return condition(kind, False, reason, message)
+    return condition(kind, False, reason, message + _volume_remedy(seen, message))
+
+
+def _volume_remedy(seen: Situation, message: str) -> str:
+    """What to do about a learner whose volume is not made; empty for any other trouble. The words are the scheduler's."""
+    told = message.lower()
+    if "unbound immediate persistentvolumeclaim" not in told and not ("storageclass" in told and "not found" in told):
+        return ""
+    claim = names.storage(seen.job)
+    named = seen.spec.learner.storage_class_name if seen.spec is not None else None
+    if named is not None:
+        return f". Is there a StorageClass {named} (learner.storageClassName) that makes volumes? kubectl describe pvc {claim}"
+    return (
+        ". A cluster without a default StorageClass makes no volume: make one the default, or make the job anew with "
+        f"learner.storageClassName (kubectl get storageclass, kubectl describe pvc {claim})"
+    )
 
 
 def why_not(pods: list[PodView], wanted: int, role: Role, shortfall: str) -> tuple[str, str]:
@@ -129,15 +176,30 @@ def _ledger(ledger: LedgerTotals) -> Condition:
     return condition(Kind.LEDGER_BALANCED, False, "Imbalance", text)
 
 
+def _environment(learner: LearnerStatus) -> Condition:
+    """Whether trajectories are worth something. A few failures in a row are chance, and most of a handful says nothing yet."""
+    ledger, failures = learner.ledger, learner.failures
+    if not ledger.received:
+        return condition(Kind.ENVIRONMENT_HEALTHY, None, "NoTrajectory", "no trajectory has come in yet")
+    if failures.limit and failures.in_a_row >= max(1, failures.limit // 4):
+        text = f"{failing(failures)}; at {failures.limit} in a row (environment.failAfter) the job fails"
+        return condition(Kind.ENVIRONMENT_HEALTHY, False, "EpisodesFail", text)
+    text = f"{discards(ledger)} of {ledger.received} trajectories were discarded"
+    if ledger.discarded_share > MOSTLY and ledger.received >= failures.limit:
+        text += f"; the newest failure: {failures.last}" if failures.last else ""
+        return condition(Kind.ENVIRONMENT_HEALTHY, False, "MostlyDiscarded", text)
+    return condition(Kind.ENVIRONMENT_HEALTHY, True, "EpisodesCount", text)
+
+
 def _sync(seen: Situation) -> Condition:
     assert seen.spec is not None
     learner = seen.learner
     if learner is None:
         return condition(Kind.SYNC_HEALTHY, None, "NoLearner", "syncs begin when the learner answers")
     ready = ready_members(learner)
-    least = min(seen.spec.weight_sync.min_ready, seen.spec.rollout.replicas)
+    least = SyncLimits.of(seen.spec).min_ready if seen.spec.rollout.replicas else 0  # scaled to 0 on purpose
     if ready < least and learner.update > 0:
-        text = f"{ready} rollouts are members, weightSync.minReady is {least}: no sync begins"
+        text = f"{ready} rollouts are members, a sync needs {least} (weightSync.minReady, at most rollout.replicas)"
         return condition(Kind.SYNC_HEALTHY, False, "TooFewRollouts", text)
     if seen.sync.error:
         return condition(Kind.SYNC_HEALTHY, False, "SyncFailing", seen.sync.error)

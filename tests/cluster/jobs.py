@@ -3,8 +3,9 @@
 import base64
 from typing import Any
 
+import yaml
 from kubernetes.aio import client, config
-from tests.cluster.kubernetes import Kubectl, Object, until
+from tests.cluster.kubernetes import Kubectl, KubectlError, Object, until
 
 from asyncppo_operator import names
 from asyncppo_operator.names import Role
@@ -24,6 +25,19 @@ def manifest(name: str = "guess", **spec: Any) -> Object:
         "metadata": {"name": name},
         "spec": base | spec,
     }
+
+
+async def judges_rules(kubectl: Kubectl) -> bool:
+    """Whether the server asks the definition's rules, found out by a dry run: one that does refuses a job with two models. One that
+    does not takes every job that fits the schema, and the operator alone refuses it."""
+    try:
+        two = manifest("asked", model={"builtin": {}, "pretrained": "x"})
+        await kubectl.run("apply", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(two))
+    except KubectlError as error:
+        if "exactly one of builtin and pretrained" not in str(error):
+            raise
+        return True
+    return False
 
 
 class Job:

@@ -4,16 +4,18 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from tests.cluster.kubernetes import ROOT
+from tests.unit.operator.network import Pod, allowed
 
 from asyncppo_operator.kinds import LEASE
 from asyncppo_operator.rights import needed
-from asyncppo_operator.settings import load
+from asyncppo_operator.settings import TAG, load
 
 CHART = ROOT / "charts" / "asyncppo"
 MONITORING = ("ServiceMonitor", "PodMonitor", "PrometheusRule")
@@ -87,8 +89,8 @@ def test_the_configuration_is_one_the_operator_reads(tmp_path: Path) -> None:
     settings = load(file)
     assert settings.timing.poll_seconds == 2
     assert settings.images.learner == "asyncppo/learner:7"
-    assert settings.images.rollout == "asyncppo/rollout:0.1.0"
-    assert settings.images.rollout_vllm == "asyncppo/rollout-vllm:0.1.0"
+    assert settings.images.rollout == f"asyncppo/rollout:{TAG}"
+    assert settings.images.rollout_vllm == f"asyncppo/rollout-vllm:{TAG}"
     assert (settings.namespace, settings.workers, settings.lease.name) == ("system", 3, "test-asyncppo")
     pods = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
     assert settings.network_policy.operator_labels.items() <= pods.items()
@@ -186,6 +188,12 @@ def test_more_replicas_get_a_disruption_budget_of_the_right_version() -> None:
         {"jobs.namespaces": ["Not A Name"]},
         {"logLevel": "LOUD"},
         {"metrics.rules.labels": {"a": 1}},
+        {"jobs.labels": {"a b": "x"}},
+        {"jobs.labels": {"a": "b c"}},
+        {"jobs.labels": {"asyncppo.io/job": "x"}},
+        {"jobs.labels": {"app.kubernetes.io/name": "x"}},
+        {"jobs.annotations": {"/": "x"}},
+        {"networkPolicy.from": [{}]},
     ],
 )
 def test_wrong_values_are_refused(values: Object) -> None:
@@ -193,6 +201,135 @@ def test_wrong_values_are_refused(values: Object) -> None:
     result = helm("template", "test", str(CHART), *arguments)
     assert result.returncode != 0
     assert "schema" in result.stderr
+
+
+Place = tuple[str | int, ...]
+
+
+def string_values(node: Object, definitions: Object, path: Place = ()) -> Iterator[Place]:
+    """Every value of the chart that is a string, an example of each map and list of strings included."""
+    name = node.get("$ref", "").rpartition("/")[2]
+    node = {**node, **definitions.get(name, {})}
+    kinds = {name, *(part.get("$ref", "").rpartition("/")[2] for part in node.get("allOf", ()))}
+    if kinds & {"text", "nonEmptyText"}:
+        yield path
+    for key, child in node.get("properties", {}).items():
+        yield from string_values(child, definitions, (*path, key))
+    if isinstance(node.get("additionalProperties"), dict):
+        yield from string_values(node["additionalProperties"], definitions, (*path, "example"))
+    if isinstance(node.get("items"), dict):
+        yield from string_values(node["items"], definitions, (*path, 0))
+
+
+def all_strings() -> list[Place]:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    return list(string_values(schema, schema["definitions"]))
+
+
+def as_values(paths: list[Place], values: list[Any]) -> Object:
+    """A values file with these values at these paths."""
+    result: Object = {}
+    for path, value in zip(paths, values, strict=True):
+        *parents, last = path[:-1] if path[-1] == 0 else path
+        node = result
+        for key in parents:
+            node = node.setdefault(str(key), {})
+        node[str(last)] = [value] if path[-1] == 0 else value
+    return result
+
+
+@pytest.mark.parametrize("value", [20260101, 1.10, True, 1e30])
+def test_a_string_that_yaml_makes_something_else_is_refused_with_what_to_do(value: Any, tmp_path: Path) -> None:
+    paths = all_strings()
+    assert {("image", "tag"), ("jobs", "images", "learner", "tag"), ("image", "pullSecrets", 0)} <= set(paths)
+    assert len(paths) > 25
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(as_values(paths, [value] * len(paths))))
+    result = helm("template", "test", str(CHART), "-f", str(file))
+    assert result.returncode != 0
+    for path in paths:
+        where = "/" + "/".join(str(part) for part in path)
+        assert f"at '{where}': value must be 'a string: " in result.stderr, where
+    assert "--set-string" in result.stderr
+
+
+@pytest.mark.parametrize("argument", ["image.tag=20260101", "jobs.images.learner.tag=3806521"])
+def test_a_numeric_tag_on_the_command_line(argument: str) -> None:
+    refused = helm("template", "test", str(CHART), "--set", argument)
+    assert refused.returncode != 0
+    assert "--set-string" in refused.stderr
+    tag = argument.partition("=")[2]
+    taken = helm("template", "test", str(CHART), "--set-string", argument)
+    assert f':{tag}"' in taken.stdout
+    assert "e+0" not in taken.stdout
+
+
+def test_a_string_that_looks_like_a_number_stays_a_string(tmp_path: Path) -> None:
+    paths = [path for path in all_strings() if path[-1] != "interval"]
+    numbers = [str(700001 + index) for index, _ in enumerate(paths)]
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(as_values(paths, numbers)))
+    apis = [f"--api-versions=monitoring.coreos.com/v1/{kind}" for kind in MONITORING]
+    result = helm("template", "888888", str(CHART), "-n", "999999", "-f", str(file), *apis)
+    assert result.returncode == 0, result.stderr
+    objects = [found for found in yaml.safe_load_all(result.stdout) if found]
+    config = one(objects, "ConfigMap", "888888-asyncppo")["data"]["operator.yaml"]
+    numeric = [n for found in (*objects, yaml.safe_load(config)) for n in numbers_in(found) if n >= 700001]
+    assert numeric == [], "these are strings that were not quoted"
+    assert all(number in result.stdout for number in numbers)
+    (tmp_path / "operator.yaml").write_text(config)
+    assert load(tmp_path / "operator.yaml").namespace == "999999"
+
+
+def numbers_in(node: Any) -> Iterator[int]:
+    """The numbers of a document that YAML did not read as strings; the definition's own bounds aside."""
+    if isinstance(node, dict):
+        if node.get("kind") != "CustomResourceDefinition":
+            for key, value in node.items():
+                yield from numbers_in(key)
+                yield from numbers_in(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from numbers_in(value)
+    elif isinstance(node, int) and not isinstance(node, bool):
+        yield node
+
+
+def test_what_jobs_are_given_reaches_the_operator(tmp_path: Path) -> None:
+    given = {
+        "jobs.labels": {"example.org/team": "a"},
+        "jobs.annotations": {"note": "x y"},
+        "jobs.templates": {"confine": True, "secrets": ["hf"]},
+        "jobs.networkPolicy.scrapeFrom": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}],
+    }
+    file = tmp_path / "operator.yaml"
+    file.write_text(one(rendered(given), "ConfigMap", "test-asyncppo")["data"]["operator.yaml"])
+    settings = load(file)
+    assert settings.labels == given["jobs.labels"]
+    assert settings.annotations == given["jobs.annotations"]
+    assert (settings.templates.confine, settings.templates.secrets) == (True, ["hf"])
+    assert settings.network_policy.scrape_from == given["jobs.networkPolicy.scrapeFrom"]
+    file.write_text(one(rendered(), "ConfigMap", "test-asyncppo")["data"]["operator.yaml"])
+    assert load(file).network_policy.scrape_from == [], "nobody scrapes unless it is said who"
+    assert not load(file).templates.confine
+
+
+@pytest.mark.parametrize(
+    ("peers", "namespace", "expected"),
+    [
+        ([], "system", True),
+        ([], "monitoring", False),
+        ([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}], "monitoring", True),
+        ([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}], "lab", False),
+    ],
+)
+def test_who_reaches_the_operator(peers: list[Object], namespace: str, expected: bool) -> None:
+    objects = rendered({"networkPolicy.from": peers})
+    labels = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    source = Pod(namespace, {}, {"kubernetes.io/metadata.name": namespace})
+    policy = one(objects, "NetworkPolicy")
+    assert allowed([policy], source, Pod("system", labels), 8080) is expected
+    assert not allowed([policy], source, Pod("system", labels), 22)
 
 
 def test_every_value_has_a_schema() -> None:

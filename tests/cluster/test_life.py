@@ -41,8 +41,15 @@ async def test_a_new_job_gets_its_objects_and_says_what_it_waits_for(
 ) -> None:
     await kubectl.apply(manifest())
     job = Job(kubectl)
-    condition = await job.until_condition("RolloutsReady", "False", "Unschedulable")
-    assert condition["message"].startswith("2/2 rollout pods Unschedulable")
+    await job.until_condition("RolloutsReady", "False", "Unschedulable", "2/2 rollout pods Unschedulable")
+
+    async def counted() -> bool:
+        told = [e["message"] for e in await kubectl.list("events") if e["reason"] == "Unschedulable"]
+        return [m for m in told if m.startswith("RolloutsReady: ")][:2] == [
+            next((m for m in told if m.startswith("RolloutsReady: 2/2")), "")
+        ]
+
+    await until(counted, "one event about rollouts, which counts both")
     status = await job.status()
     assert (status["phase"], status["observedGeneration"], status["strategy"]) == ("Pending", 1, "Interruption")
     for kind, name in (

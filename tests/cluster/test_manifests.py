@@ -33,7 +33,7 @@ JOBS: dict[str, Object] = {
     "plain": {},
     "sized": ROLES,
     "gpu": {
-        "learner": {"resources": {"limits": {"nvidia.com/gpu": 1, "memory": "64Gi"}}, "storageClassName": "fast"},
+        "learner": {"resources": {"limits": {"memory": "64Gi"}}, "storageClassName": "fast"},
         "rollout": {"resources": {"limits": {"nvidia.com/gpu": 1}}, "template": {"spec": {"nodeSelector": {"a": "b"}}}},
     },
 }

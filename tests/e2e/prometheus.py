@@ -88,7 +88,7 @@ class Prometheus:
 
     async def query(self, expression: str) -> list[float]:
         """The values of an instant query. AssertionError for one that Prometheus refuses."""
-        answer = await self._get("/api/v1/query", query=expression)
+        answer = await self.get("/api/v1/query", query=expression)
         assert answer["status"] == "success", f"{expression}: {answer}"
         data = answer["data"]
         if data["resultType"] == "scalar":
@@ -97,15 +97,15 @@ class Prometheus:
 
     async def firing(self) -> list[str]:
         """Alerts that fire now."""
-        alerts = (await self._get("/api/v1/alerts"))["data"]["alerts"]
+        alerts = (await self.get("/api/v1/alerts"))["data"]["alerts"]
         return sorted({a["labels"]["alertname"] for a in alerts if a["state"] == "firing"})
 
     async def up(self) -> dict[str, bool]:
         """Scraped targets by pod, and whether the last scrape went well."""
-        targets = (await self._get("/api/v1/targets"))["data"]["activeTargets"]
+        targets = (await self.get("/api/v1/targets"))["data"]["activeTargets"]
         return {t["labels"]["pod"]: t["health"] == "up" for t in targets}
 
-    async def _get(self, path: str, **query: str) -> Any:
+    async def get(self, path: str, **query: str) -> Any:
         async with aiohttp.ClientSession() as session, session.get(self.base + path, params=query) as response:
             return await response.json()
 

@@ -6,7 +6,7 @@
 
 {{- define "asyncppo.selector" -}}
 app.kubernetes.io/name: asyncppo-operator
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "asyncppo.labels" -}}

@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("manifest", type=Path)
     arguments = parser.parse_args(argv)
     try:
-        job = settled(load_manifest(arguments.manifest))
+        job = settled(load_manifest(arguments.manifest, lenient=True))
         with tempfile.TemporaryDirectory(prefix="asyncppo-calibrate-") as directory:
             speeds = measure(job.spec, Path(directory))
     except UserError as error:

@@ -1,21 +1,26 @@
 """Which spec runs: the one in the job if it is valid, and for a running job only what may change while it runs.
 
-Owns what becomes of a refused edit, and the pinning of images. Does not own what makes a spec valid nor what may change
+Owns what becomes of a refused edit, which edits a finished job still follows, and the pinning of images. Does not own what makes a
+spec valid nor what may change
 (`asyncppo.api`). A job edited to something invalid or immutable keeps running on what was accepted, and says so.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from asyncppo.api.changes import CHANGEABLE, changes_refused
+from asyncppo.api.changes import CHANGEABLE, changes_refused, paths_changed
+from asyncppo.api.implemented import not_built
 from asyncppo.api.job import AsyncPPOJob
+from asyncppo.api.problems import ManifestError, Problem
+from asyncppo.api.status import Phase
 from asyncppo.api.warnings import warnings
 from asyncppo.errors import UserError
 from asyncppo.estimate.choice import reason as choice_reason
 from asyncppo.estimate.choice import settled
 from asyncppo_operator.names import Role
+from asyncppo_operator.plan.confinement import annotation_problems, template_problems
 from asyncppo_operator.plan.pods import default_image, role_spec
 from asyncppo_operator.settings import Settings
 from asyncppo_operator.validation import validated
@@ -24,10 +29,23 @@ ROLE_KEYS = {Role.LEARNER: "learner", Role.ROLLOUT: "rollout", Role.OLD_LOGIT: "
 Spec = dict[str, Any]
 MISSING = object()
 
+AFTER_THE_END = ("ttlSecondsAfterFinished", "learner.retainStorage")
+"""What a job that is over still follows: when it goes, and whether its volume goes with it."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended. updates: how many a complete one has done. storage: whether its volume is there, to go on from."""
+
+    phase: Phase
+    updates: int = 0
+    storage: bool = True
+
 
 @dataclass(frozen=True)
 class Acceptance:
-    """job: what runs; None when nothing valid was ever given. reason: Accepted, InvalidSpec or ImmutableField.
+    """job: what runs; None when nothing valid was ever given. reason: Accepted, InvalidSpec, ImmutableField, TemplateNotAllowed or
+    JobFinished.
 
     choice: why strategy Auto took what runs; "" for any other strategy.
     """
@@ -43,27 +61,76 @@ class Acceptance:
         return self.reason == "Accepted"
 
 
-def accept(raw: Mapping[str, Any], before: AsyncPPOJob | None, settings: Settings) -> Acceptance:
-    """`raw`: the job as the API server has it. `before`: what was accepted last, None for a new job."""
+def accept(
+    raw: Mapping[str, Any], before: AsyncPPOJob | None, settings: Settings, ended: Ended | None = None
+) -> Acceptance:
+    """`raw`: the job as the API server has it. `before`: what was accepted last, None for a new job. `ended`: of a job that is over."""
+    fields = CHANGEABLE if ended is None else AFTER_THE_END
     try:
         asked = validated(raw)
         wanted = _pinned(settled(asked, before), before, settings)
     except UserError as error:
-        kept = None if before is None else _with_changeable_fields(before, raw, settings)
+        kept = _kept(before, raw, settings, fields, ended)
         return Acceptance(kept, "InvalidSpec", str(error))
     choice = choice_reason(asked, before)
+    confined = "; ".join(str(problem) for problem in _template_problems(wanted, settings))
+    if confined and ended is None:
+        return Acceptance(_kept(before, raw, settings, fields, ended), "TemplateNotAllowed", confined, choice)
     if before is None:
         return Acceptance(wanted, "Accepted", _valid(wanted), choice)
     refused = changes_refused(before.spec, wanted.spec)
-    if not refused:
-        return Acceptance(wanted, "Accepted", _valid(wanted), choice)
-    text = "; ".join(str(problem) for problem in refused)
-    return Acceptance(
-        _with_changeable_fields(before, raw, settings),
-        "ImmutableField",
-        f"{text}. Until then the job runs on as it was",
-        choice,
-    )
+    if refused:
+        text = "; ".join(str(problem) for problem in refused)
+        stays = "the job runs on as it was" if ended is None else "the job, which is over, stays as it was"
+        kept = _kept(before, raw, settings, fields, ended)
+        return Acceptance(kept, "ImmutableField", f"{text}. Until then {stays}", choice)
+    if ended is not None:
+        if confined and continues(wanted, before, ended):
+            return Acceptance(before, "TemplateNotAllowed", confined, choice)
+        return _after_the_end(wanted, before, _with_fields(before, raw, settings, fields), ended, choice)
+    return Acceptance(wanted, "Accepted", _valid(wanted), choice)
+
+
+def _after_the_end(wanted: AsyncPPOJob, ran: AsyncPPOJob, kept: AsyncPPOJob, ended: Ended, choice: str) -> Acceptance:
+    """What becomes of an edit of a job that is over. `ran`: as it ended. `kept`: with the fields that it still follows."""
+    if continues(wanted, ran, ended):
+        text = f"the spec is valid; the job goes on from update {ended.updates} to {wanted.spec.algorithm.updates}"
+        return Acceptance(wanted, "Accepted", text, choice)
+    idle = [path for path in paths_changed(ran.spec, wanted.spec) if path not in AFTER_THE_END]
+    if not idle:
+        return Acceptance(kept, "Accepted", "the spec is valid", choice)
+    if ended.phase is not Phase.COMPLETE:
+        why = "a job that failed does not run again; make another job"
+    elif not ended.storage:
+        why = "the volume with its checkpoints is gone; make another job"
+    else:
+        why = "a complete job goes on only when algorithm.updates is raised, and then with all other changes"
+    fields = ", ".join(f"spec.{path}" for path in idle)
+    text = f"{fields} changed after the job was {ended.phase}, and nothing happens: {why}"
+    return Acceptance(kept, "JobFinished", text, choice)
+
+
+def continues(wanted: AsyncPPOJob, ran: AsyncPPOJob, ended: Ended) -> bool:
+    """Whether an edit makes a complete job go on."""
+    more = wanted.spec.algorithm.updates > ran.spec.algorithm.updates
+    return ended.phase is Phase.COMPLETE and more and ended.storage
+
+
+def _template_problems(job: AsyncPPOJob, settings: Settings) -> list[Problem]:
+    found = annotation_problems(job, settings)
+    for role, field in ROLE_KEYS.items():
+        found += template_problems(job, role, field, settings)
+    return found
+
+
+def _kept(
+    before: AsyncPPOJob | None, raw: Mapping[str, Any], settings: Settings, fields: Sequence[str], ended: Ended | None
+) -> AsyncPPOJob | None:
+    """What runs on when an edit is refused. What a confined template reaches does not run on because it ran before: the memory of it
+    lies in the job's own namespace."""
+    if before is None or (ended is None and _template_problems(before, settings)):
+        return None
+    return _with_fields(before, raw, settings, fields)
 
 
 def _valid(job: AsyncPPOJob) -> str:
@@ -77,9 +144,13 @@ def _dump(job: AsyncPPOJob) -> Spec:
 
 
 def _with_spec(job: AsyncPPOJob, spec: Spec) -> AsyncPPOJob:
-    """The same job with another spec. UserError when it is not valid."""
+    """The same job with another spec. UserError when it is not valid, or has more than the job that no program does yet."""
     metadata = job.metadata.model_dump(mode="json", by_alias=True)
-    return validated({"apiVersion": job.api_version, "kind": job.kind, "metadata": metadata, "spec": spec})
+    document = {"apiVersion": job.api_version, "kind": job.kind, "metadata": metadata, "spec": spec}
+    earlier = not_built(_dump(job))
+    if problems := [problem for problem in not_built(spec) if problem not in earlier]:
+        raise ManifestError("spec", problems)
+    return validated(document, lenient=True)
 
 
 def _pinned(job: AsyncPPOJob, before: AsyncPPOJob | None, settings: Settings) -> AsyncPPOJob:
@@ -92,10 +163,10 @@ def _pinned(job: AsyncPPOJob, before: AsyncPPOJob | None, settings: Settings) ->
     return _with_spec(job, spec)
 
 
-def _with_changeable_fields(before: AsyncPPOJob, raw: Mapping[str, Any], settings: Settings) -> AsyncPPOJob:
-    """What runs, with each changeable field of the refused spec that is valid by itself: a job can be suspended whatever else is wrong."""
+def _with_fields(before: AsyncPPOJob, raw: Mapping[str, Any], settings: Settings, fields: Sequence[str]) -> AsyncPPOJob:
+    """What runs, with each of `fields` of the spec as it stands that is valid by itself: a job can be suspended whatever else is wrong."""
     kept = before
-    for dotted in CHANGEABLE:
+    for dotted in fields:
         path = dotted.split(".")
         value = _get(raw.get("spec"), path)
         if value is MISSING:
@@ -106,7 +177,7 @@ def _with_changeable_fields(before: AsyncPPOJob, raw: Mapping[str, Any], setting
             changed = _pinned(_with_spec(kept, candidate), before, settings)
         except UserError:
             continue
-        if not changes_refused(kept.spec, changed.spec):
+        if not changes_refused(kept.spec, changed.spec) and not _template_problems(changed, settings):
             kept = changed
     return kept
 

@@ -1,6 +1,7 @@
 """The life of a job: which phase it is in and what that asks for. Pure.
 
-Owns suspend, deadline, backoff, end and time-to-live. Does not own the objects (`planner.py`) nor how a phase is told (`status.py`).
+Owns suspend, deadline, backoff, end, time-to-live, and when a complete job goes on. Does not own the objects (`planner.py`), which edits
+of a finished job are taken (`acceptance.py`) nor how a phase is told (`status.py`).
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from enum import StrEnum
 from asyncppo.api.job import AsyncPPOJobSpec
 from asyncppo.api.status import Phase
 from asyncppo.report.measures import LearnerStatus
+from asyncppo.report.remarks import unlearnt
 from asyncppo_operator import names
 from asyncppo_operator.memory import FINAL, Failure, Memory, format_time
 from asyncppo_operator.names import Role
@@ -52,10 +54,16 @@ def decide(
     timing: Timing,
 ) -> Decision:
     """The next phase. `learner`: its newest answer, None when it does not answer. `pods`: all that exist. Failures are counted already."""
+    if continues(spec, memory) and not _expired(spec, memory, now):
+        # the clock of activeDeadlineSeconds starts anew, as after a suspension
+        memory = replace(memory, phase=Phase.PENDING, started=None, completed=None)
     if memory.phase in FINAL:
         return _over(spec, memory, pods, now, timing)
-    if learner is not None and learner.phase == "Complete":
-        message = f"{learner.update} of {learner.updates} updates done"
+    done = learner is not None and learner.phase == "Complete"
+    if learner is not None and done and learner.updates >= spec.algorithm.updates:
+        message = "; ".join(
+            filter(None, (f"{learner.update} of {learner.updates} updates done", unlearnt(learner.learning)))
+        )
         return _end(memory, Phase.COMPLETE, "Complete", message, now)
     if learner is not None and learner.phase == "Failed":
         text = learner.message or "the learner gave no reason"
@@ -75,7 +83,21 @@ def decide(
         text = f"the job ran longer than activeDeadlineSeconds ({spec.active_deadline_seconds})"
         return _fail(memory, "DeadlineExceeded", text, memory.first_failure, now)
     again = None if deadline is None else (deadline - now).total_seconds()
+    if learner is not None and done:
+        return _more(memory, learner, spec, again)
     return _go_on(memory, learner, again)
+
+
+def continues(spec: AsyncPPOJobSpec, memory: Memory) -> bool:
+    """Whether a complete job was given more updates to do than it has done."""
+    return memory.phase is Phase.COMPLETE and 0 < memory.updates < spec.algorithm.updates
+
+
+def _more(memory: Memory, learner: LearnerStatus, spec: AsyncPPOJobSpec, again: float | None) -> Decision:
+    """The learner did all that it was told when it started, and more is asked for by now: it is started again, and reads the new number."""
+    phase = Phase.RECOVERING if memory.phase in (Phase.RUNNING, Phase.RECOVERING) else Phase.PENDING
+    text = f"{learner.updates} updates are done; the learner starts again to go on to {spec.algorithm.updates}"
+    return Decision(Target.IDLE, replace(memory, phase=phase), "MoreUpdates", text, again)
 
 
 def _go_on(memory: Memory, learner: LearnerStatus | None, again: float | None) -> Decision:
@@ -138,6 +160,12 @@ def _over(spec: AsyncPPOJobSpec, memory: Memory, pods: Sequence[PodView], now: d
     if spec.ttl_seconds_after_finished is None or memory.completed is None:
         return Decision(Target.GONE, memory, reason, "")
     left = spec.ttl_seconds_after_finished - since
-    if left <= 0:
+    if _expired(spec, memory, now):
         return Decision(Target.DELETED, memory, reason, "ttlSecondsAfterFinished is over")
     return Decision(Target.GONE, memory, reason, "", left)
+
+
+def _expired(spec: AsyncPPOJobSpec, memory: Memory, now: datetime) -> bool:
+    if spec.ttl_seconds_after_finished is None or memory.completed is None:
+        return False
+    return (now - memory.completed).total_seconds() >= spec.ttl_seconds_after_finished

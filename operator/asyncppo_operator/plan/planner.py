@@ -14,6 +14,7 @@ from asyncppo_operator import names
 from asyncppo_operator.names import Role
 from asyncppo_operator.plan import identity, workloads
 from asyncppo_operator.plan.lifecycle import Target
+from asyncppo_operator.plan.marks import marked, marks
 from asyncppo_operator.plan.pods import Object, template_hash
 from asyncppo_operator.settings import Settings
 from asyncppo_operator.views import PodView
@@ -51,10 +52,11 @@ class Facts:
 
 @dataclass(frozen=True)
 class Observed:
-    """What is there of a job: its pods, and the token drawn for it should it have none yet."""
+    """What is there of a job: its pods, the labels in its metadata, and the token drawn for it should it have none yet."""
 
     pods: Sequence[PodView] = ()
     token: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
 
 
@@ -91,9 +93,10 @@ def plan(job: AsyncPPOJob, target: Target, observed: Observed, settings: Setting
         objects.append(workloads.service(job, role))
         objects.append(workloads.disruption_budget(job, role, observed.facts.budget_api))
         objects.append(workloads.stateful_set(job, role, count, settings))
+    carried = marks(job, observed.labels, settings)
     return Plan(
-        apply=[_owned(job, manifest) for manifest in objects],
-        once=[_owned(job, identity.token_secret(job, observed.token))],
+        apply=[marked(_owned(job, manifest), carried) for manifest in objects],
+        once=[marked(_owned(job, identity.token_secret(job, observed.token)), carried)],
         restart=_outdated(job, observed.pods) if target is Target.RUN else (),
     )
 
@@ -111,18 +114,26 @@ def _owned(job: AsyncPPOJob, manifest: Object) -> Object:
     """In the job's namespace and owned by it, so that deleting the job deletes it; a retained volume is nobody's."""
     metadata: Object = {**manifest["metadata"], "namespace": job.metadata.namespace}
     metadata["labels"] = {**metadata["labels"], names.LABEL_UID: job.metadata.uid}
-    if not (manifest["kind"] == "PersistentVolumeClaim" and job.spec.learner.retain_storage):
-        metadata["ownerReferences"] = [
-            {
-                "apiVersion": API_VERSION,
-                "kind": KIND,
-                "name": job.metadata.name,
-                "uid": job.metadata.uid,
-                "controller": True,
-                "blockOwnerDeletion": False,
-            }
-        ]
+    owners = storage_owners(job) if manifest["kind"] == "PersistentVolumeClaim" else [_owner(job)]
+    if owners:
+        metadata["ownerReferences"] = owners
     return {**manifest, "metadata": metadata}
+
+
+def storage_owners(job: AsyncPPOJob) -> list[Object]:
+    """The owners of the learner's volume: the job, or none, so that it stays when the job goes."""
+    return [] if job.spec.learner.retain_storage else [_owner(job)]
+
+
+def _owner(job: AsyncPPOJob) -> Object:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": job.metadata.name,
+        "uid": job.metadata.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
 
 
 def _outdated(job: AsyncPPOJob, pods: Sequence[PodView]) -> list[str]:

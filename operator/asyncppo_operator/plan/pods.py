@@ -48,8 +48,7 @@ def template_hash(job: AsyncPPOJob, role: Role) -> str:
 def pod_template(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
     """The role's PodTemplateSpec. UserError when the overlay cannot be merged."""
     name = job.metadata.name
-    rendered = {"metadata": {"labels": names.labels(name, role)}, "spec": _pod_spec(job, role, settings)}
-    merged = merge(rendered, role_spec(job, role).template)
+    merged = merge(base_template(job, role, settings), role_spec(job, role).template)
     metadata = _object(merged, "metadata")
     # after the overlay: what selects and tells pods apart is not the user's to change
     metadata["labels"] = {
@@ -62,6 +61,12 @@ def pod_template(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
         names.ANNOTATION_TEMPLATE: template_hash(job, role),
     }
     return {**merged, "metadata": metadata, "spec": _with_quantities_as_text(_object(merged, "spec"))}
+
+
+def base_template(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
+    """What the overlay is merged over."""
+    labels = names.labels(job.metadata.name, role)
+    return {"metadata": {"labels": labels}, "spec": _pod_spec(job, role, settings)}
 
 
 def _object(parent: Mapping[str, Any], key: str, path: str = "") -> Object:

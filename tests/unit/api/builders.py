@@ -1,5 +1,6 @@
 """Builders of manifests and walks over the schema, for the tests of the API."""
 
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
@@ -72,13 +73,16 @@ def another(node: Schema, value: Any) -> Any:
     return next(candidate for candidate in _candidates(node) if candidate != value)
 
 
+_TEXTS = ("one:One", "two:Two", "one", "two", "one/One", "two/Two", "1", "2")
+
+
 def _candidates(node: Schema) -> Iterator[Any]:
     if "enum" in node:
         yield from node["enum"]
     elif "x-kubernetes-int-or-string" in node:
         yield from ("1Gi", "2Gi")
     elif "pattern" in node:
-        yield from ("one:One", "two:Two")
+        yield from (text for text in _TEXTS if re.search(node["pattern"], text))
     elif node["type"] == "boolean":
         yield from (True, False)
     elif node["type"] == "integer":
@@ -90,6 +94,6 @@ def _candidates(node: Schema) -> Iterator[Any]:
     elif node["type"] == "string":
         yield from ("one", "two")
     elif "additionalProperties" in node:
-        yield from ({"cpu": 1}, {"cpu": 2})
+        yield from ({"cpu": value} for value in _candidates(node["additionalProperties"]))
     else:
         yield from ({"one": 1}, {"two": [2.5, None]})

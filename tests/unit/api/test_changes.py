@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 from tests.unit.api.builders import another, leaves, spec, stored
-from tests.unit.api.cel import refusals
+from tests.unit.api.cel import Refusal, refused
 
 from asyncppo.api.changes import CHANGEABLE, changes_refused, fixed_paths, job_fingerprint
+from asyncppo.api.job import AsyncPPOJobSpec
+from asyncppo.api.problems import shown
 from asyncppo.api.schema import Schema, at, spec_schema
 
 LEAVES = list(leaves(spec_schema()))
@@ -18,31 +20,45 @@ def changeable(path: str) -> bool:
     return any(path == may or path.startswith(f"{may}.") for may in CHANGEABLE)
 
 
-def transitions(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
+def transitions(new: dict[str, Any], old: dict[str, Any]) -> list[Refusal]:
     """What the CEL rules say of the change."""
-    return refusals(stored(new), stored(old))
+    return refused(stored(new), stored(old))
 
 
 @pytest.mark.parametrize(("path", "node"), LEAVES, ids=[path for path, _ in LEAVES])
 def test_each_field_changes_or_is_refused(path: str, node: Schema) -> None:
     value = another(node, _get(stored(BASE), path))
     old, new = spec(BASE), spec(BASE | {path: value})
-    refused = changes_refused(old, new)
-    messages = transitions(BASE | {path: value}, BASE)
+    problems = changes_refused(old, new)
+    found = transitions(BASE | {path: value}, BASE)
     if path == "algorithm.updates":
-        assert [problem.path for problem in refused] == ["spec.algorithm.updates"]
-        assert len(messages) == 1
+        assert [problem.path for problem in problems] == ["spec.algorithm.updates"]
+        assert [refusal.path for refusal in found] == [path]
     elif changeable(path):
-        assert refused == []
-        assert messages == []
+        assert problems == []
+        assert found == []
         assert job_fingerprint(new) == job_fingerprint(old)
     else:
-        [problem] = refused
-        assert f"spec.{path}.".startswith(f"{problem.path}.")
-        assert "cannot change on a job that exists" in problem.what
-        assert len(messages) == 1
-        assert "cannot change on a job that exists" in messages[0]
+        [problem], [refusal] = problems, found
+        assert (problem.path, refusal.path) == (f"spec.{path}", path)
+        assert "on a job that exists" in problem.what
+        assert "on a job that exists" in refusal.message
         assert job_fingerprint(new) != job_fingerprint(old)
+        if (
+            node.get("type") in ("string", "integer", "number", "boolean")
+            and (was := _get(stored(BASE), path)) is not None
+        ):
+            assert f"(was {_shown(was)}, now {_shown(value)})" in refusal.message
+            assert f"(was {shown(_get(_plain(old), path))}, now {shown(_get(_plain(new), path))})" in problem.what
+
+
+def _plain(value: AsyncPPOJobSpec) -> Any:
+    return value.model_dump(mode="json", by_alias=True)
+
+
+def _shown(value: Any) -> str:
+    """As CEL writes it: no point in a number that needs none."""
+    return f"{value:g}" if isinstance(value, float) else shown(value)
 
 
 def _get(value: Any, path: str) -> Any:
@@ -78,8 +94,13 @@ def test_the_refusal_says_what_was_and_what_is() -> None:
     assert str(problem).startswith(
         "spec.seed: cannot change on a job that exists (was 0, now 7); put the old value back"
     )
-    [problem] = changes_refused(spec(), spec({"model.builtin": {"layers": 3, "heads": 8}}))
-    assert "(changed: builtin)" in problem.what
+    found = changes_refused(spec(), spec({"model.builtin": {"layers": 3, "heads": 8}}))
+    assert {(problem.path, problem.what.partition(" (")[2]) for problem in found} == {
+        ("spec.model.builtin.layers", "was 2, now 3)"),
+        ("spec.model.builtin.heads", "was 4, now 8)"),
+    }
+    [problem] = changes_refused(spec(), spec({"environment.parameters": {"high": 9}}))
+    assert "(changed: high)" in problem.what
 
 
 def test_writing_a_default_out_is_no_change() -> None:

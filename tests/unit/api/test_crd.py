@@ -1,5 +1,6 @@
 """The CRD: in step with the models, structural, small, described; the examples fit it."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +8,15 @@ import jsonschema
 import pytest
 import yaml
 from tests.unit.api.builders import ABSENT, SPEC, document, fields, leaves, stored
-from tests.unit.api.cel import refusals
+from tests.unit.api.cel import Refusal, defaults_refused, job_refused, refusals
 
 from asyncppo.api.changes import fixed_paths
 from asyncppo.api.crd import COLUMNS, LARGEST, PATH, VALIDATIONS, crd, crd_text
 from asyncppo.api.documents import read_document
 from asyncppo.api.generated import drift, repository_root
-from asyncppo.api.job import AsyncPPOJobSpec
+from asyncppo.api.job import NAME_LENGTH, NAME_REMEDY, NAME_RULE, AsyncPPOJobSpec
 from asyncppo.api.manifest import load_manifest, parse_manifest
+from asyncppo.api.problems import ManifestError
 from asyncppo.api.schema import Schema, at, with_defaults
 
 SCHEMA: Schema = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
@@ -26,6 +28,8 @@ STRUCTURAL_KEYS = {
     "maxProperties", "anyOf", "x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-list-type",
     "x-kubernetes-list-map-keys", VALIDATIONS,
 }  # fmt: skip
+NOT_RUNNING_YET = ("scale.yaml",)
+"""Examples that are there to be estimated: each says so in a comment."""
 
 
 def test_the_file_is_what_the_models_make() -> None:
@@ -59,7 +63,7 @@ def test_each_field_is_structural(path: str, node: Schema) -> None:
         assert "\n" not in node["description"]
 
 
-def test_objects_that_may_be_left_out_have_an_empty_default() -> None:
+def test_objects_that_may_be_left_out_have_a_default() -> None:
     optional_without = {"spec.model.builtin", "spec.algorithm.critic"}
     for path, node in NODES:
         parent = at(SCHEMA, path.rpartition(".")[0]) if "[" not in path else {}
@@ -69,7 +73,31 @@ def test_objects_that_may_be_left_out_have_an_empty_default() -> None:
             or path.rpartition(".")[2] in parent.get("required", ())
         ):
             continue
-        assert (node.get("default") == {}) != (path in optional_without), path
+        whole = with_defaults(node, {})
+        assert (node.get("default") in ({}, whole)) != (path in optional_without), path
+        if any("oldSelf" not in rule["rule"] for rule in node.get(VALIDATIONS, ())):
+            assert node.get("default", whole) == whole, f"{path}: a server asks its rules about the default as written"
+
+
+def test_no_rule_refuses_a_default_as_it_is_written() -> None:
+    assert defaults_refused(SCHEMA) == []
+
+
+def test_a_default_left_to_the_fields_below_is_refused_where_a_rule_reads_them() -> None:
+    """What a server says of `default: {}` (422, "no such key"): the definition could not be installed."""
+    bare = deepcopy(SCHEMA["properties"]["spec"])
+    for path, node in fields(bare):
+        if "properties" in node and "default" in node:
+            at(bare, path)["default"] = {}
+    assert set(defaults_refused(bare)) >= {"sampling", "algorithm.discrepancy", "rollout.engine"}
+
+
+def test_the_definition_that_a_real_server_refused_is_refused_here_for_the_same_defaults() -> None:
+    earlier = yaml.safe_load(
+        (repository_root() / "tests" / "crd" / "earlier-definition.yaml").read_text(encoding="utf-8")
+    )
+    spec = earlier["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    assert set(defaults_refused(spec)) == {"sampling", "algorithm.discrepancy", "rollout.engine"}
 
 
 def test_defaults_filled_in_are_the_models_defaults() -> None:
@@ -102,8 +130,11 @@ def test_columns_in_the_order_people_expect() -> None:
 
 
 def test_a_transition_rule_for_everything_that_is_fixed() -> None:
-    rules = " ".join(v["rule"] for v in SCHEMA["properties"]["spec"][VALIDATIONS] if "oldSelf" in v["rule"])
-    assert [path for path in fixed_paths() if f"self.{path} == oldSelf.{path}" not in rules] == []
+    spec = SCHEMA["properties"]["spec"]
+    fixed = [path for path, _ in leaves(spec) if any(f"{path}.".startswith(f"{largest}.") for largest in fixed_paths())]
+    assert len(fixed) > 40
+    for path in fixed:
+        assert "self == oldSelf" in [validation["rule"] for validation in at(spec, path)[VALIDATIONS]], path
 
 
 def test_conditions_are_a_map_by_type() -> None:
@@ -115,8 +146,29 @@ def test_conditions_are_a_map_by_type() -> None:
 
 def test_the_name_leaves_room_for_suffixes() -> None:
     name = SCHEMA["properties"]["metadata"]["properties"]["name"]
-    assert name["maxLength"] == 52
+    assert name["maxLength"] == NAME_LENGTH
     assert name["type"] == "string"
+
+
+@pytest.mark.parametrize("name", ["1st", "7", "-a", "a-", "Upper", "a.b"])
+def test_a_name_that_services_cannot_have_is_refused(name: str) -> None:
+    job = document() | {"metadata": {"name": name}, "spec": stored()}
+    assert job_refused(job) == [Refusal("metadata.name", f"allowed: {NAME_RULE}; {NAME_REMEDY}")]
+    with pytest.raises(ManifestError, match="a letter first"):
+        parse_manifest(document() | {"metadata": {"name": name}}, "m.yaml")
+
+
+def test_a_job_that_was_called_so_earlier_can_still_be_read() -> None:
+    old = document() | {"metadata": {"name": "1st"}}
+    assert parse_manifest(old, "job.json", lenient=True).metadata.name == "1st"
+    jsonschema.Draft4Validator(_draft4(SCHEMA)).validate(old)
+
+
+@pytest.mark.parametrize("name", ["a", "a1", "a-1", "x" * NAME_LENGTH])
+def test_a_name_that_services_can_have_is_taken(name: str) -> None:
+    job = document() | {"metadata": {"name": name}}
+    assert job_refused(job | {"spec": stored()}) == []
+    assert parse_manifest(job, "m.yaml").metadata.name == name
 
 
 def test_there_are_examples() -> None:
@@ -125,35 +177,51 @@ def test_there_are_examples() -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.name for path in EXAMPLES])
 def test_an_example_fits_the_schema_and_the_rules(path: Path) -> None:
-    job = load_manifest(path)
+    if path.name in NOT_RUNNING_YET:
+        assert "It does not run yet" in path.read_text(encoding="utf-8")
+        with pytest.raises(ManifestError, match="not implemented yet"):
+            load_manifest(path)
+    job = load_manifest(path, lenient=path.name in NOT_RUNNING_YET)
     raw = read_document(path.read_text(encoding="utf-8"), str(path))
     jsonschema.Draft4Validator(_draft4(SCHEMA, closed=True)).validate(raw)
     assert job.metadata.name == path.stem
-    assert refusals(with_defaults(SCHEMA["properties"]["spec"], raw["spec"])) == []
+    found = refusals(with_defaults(SCHEMA["properties"]["spec"], raw["spec"]))
+    assert [message for message in found if "not implemented yet" not in message] == []
+    assert bool(found) == (path.name in NOT_RUNNING_YET)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"algorithm.updates": 0},
-        {"algorithm.updates": "10"},
-        {"algorithm.updates": ABSENT},
-        {"algorithm.clipLow": 1.0},
-        {"algorithm.clipLow": 0},
-        {"oldLogits.strategy": "interruption"},
-        {"oldLogits.ewma.decay": 1},
-        {"environment": {"type": "Custom", "entrypoint": "nothing"}},
-        {"learner.storage": "lots"},
-        {"learner.storage": -1},
-        {"rollout.replicas": 1025},
-        {"suspend": "true"},
-        {"sampling": []},
-        {"learner.resources.limits": {"cpu": True}},
-        {"algorithm.dualClip": -1},
-        {"rollout.engine.options": "x"},
-        {"seed": 1.5},
-    ],
-)
+WRONG: list[dict[str, Any]] = [
+    {"algorithm.updates": 0},
+    {"algorithm.updates": "10"},
+    {"algorithm.updates": ABSENT},
+    {"algorithm.clipLow": 1.0},
+    {"algorithm.clipLow": 0},
+    {"oldLogits.strategy": "interruption"},
+    {"oldLogits.ewma.decay": 1},
+    {"environment": {"type": "Custom", "entrypoint": "nothing"}},
+    {"learner.storage": "lots"},
+    {"learner.storage": -1},
+    {"rollout.replicas": 1025},
+    {"suspend": "true"},
+    {"sampling": []},
+    {"learner.resources.limits": {"cpu": True}},
+    {"algorithm.dualClip": -1},
+    {"rollout.engine.options": "x"},
+    {"seed": 1.5},
+    {"learner.threads": 100_000_000},
+    {"rollout.engine.threads": 1025},
+    {"oldLogit.threads": 1025},
+    {"rollout.engine.tensorParallel": 1025},
+    {"weightSync.minReady": 1025},
+    {"sampling.contextLength": (1 << 24) + 1},
+    {"sampling.maxTokens": (1 << 24) + 1},
+    {"environment.maxTurns": (1 << 20) + 1},
+    {"checkpoint.keep": 65537},
+]
+"""Values that a field does not take, by the dotted path below `spec`."""
+
+
+@pytest.mark.parametrize("changes", WRONG)
 def test_schema_and_models_refuse_the_same_values(changes: dict[str, Any]) -> None:
     raw = document(changes)
     with pytest.raises(Exception, match="problem"):

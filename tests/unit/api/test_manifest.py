@@ -82,8 +82,14 @@ def test_a_wrong_field(changes: dict[str, Any], path: str, parts: list[str]) -> 
         ({"kind": "AsyncPPOJob", "apiVersion": "asyncppo.io/v1"}, ["apiVersion", "asyncppo.io/v1alpha1"]),
         ({"kind": "AsyncPPOJob", "apiVersion": "asyncppo.io/v1alpha1"}, ["metadata: missing", "spec: missing"]),
         (document() | {"spce": {}}, ["spce: unknown field", 'did you mean "spec"?']),
-        (document() | {"metadata": {"name": "Upper"}}, ["metadata.name", "0 to 52 characters"]),
+        (
+            document() | {"metadata": {"name": "Upper"}},
+            ["metadata.name", 'found "Upper"', "at most 52 lower-case letters"],
+        ),
         (document() | {"metadata": {"name": "a" * 53}}, ["metadata.name"]),
+        (document() | {"metadata": {"name": "1st"}}, ["metadata.name", 'found "1st"', "a letter first"]),
+        (document() | {"metadata": {"name": "-a"}}, ["metadata.name", "a letter first"]),
+        (document() | {"metadata": {"name": "a-"}}, ["metadata.name", "no dash at the end"]),
         (document() | {"metadata": {}}, ["metadata.name: missing"]),
         (document() | {"spec": 3}, ["spec: found 3"]),
     ],
@@ -99,7 +105,8 @@ def test_every_problem_is_named_at_once() -> None:
         "algorithm.groupSize": 1,
         "optimizer.learning_rate": 1,
         "oldLogits.strategy": "Interupt",
-        "weightSync": {"transport": "NCCL", "minReady": 5},
+        "weightSync": {"transport": "NCCL"},
+        "rollout.engine.tensorParallel": 2,
         "sampling.topP": 0.5,
     }
     found = {problem.path for problem in problems(document(changes))}
@@ -109,7 +116,7 @@ def test_every_problem_is_named_at_once() -> None:
         "spec.optimizer.learning_rate",
         "spec.oldLogits.strategy",
         "spec.weightSync.transport",
-        "spec.weightSync.minReady",
+        "spec.rollout.engine.tensorParallel",
         "spec.sampling.topP",
     }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tests.unit.study.builders import job
 
+from asyncppo.api.generated import repository_root
 from asyncppo.api.manifest import dump_manifest
 from asyncppo.cli.program import main
 
@@ -43,6 +44,24 @@ def test_json_has_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert one["workload"]["tool_seconds"] == 3.0
     assert len(one["estimates"]) == 10
     assert one["auto"]["route"]["strategy"] in ("Interruption", "Snapshot")
+
+
+def test_a_job_that_does_not_run_yet_is_estimated_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    example = str(repository_root() / "examples" / "scale.yaml")
+    assert main(["validate", example]) == 2
+    assert 'spec.learner.resources.limits["nvidia.com/gpu"]' in capsys.readouterr().err
+    assert main(["estimate", example, "--sweep", "staleness.maxVersions=2,4"]) == 0
+    said = capsys.readouterr().out
+    assert "speeds (assumed for 8 GPUs in the learner" in said
+    assert said.count('This job does not run yet:\n  spec.learner.resources.limits["nvidia.com/gpu"]: ') == 2
+    assert main(["estimate", example, "-o", "json"]) == 0
+    [one] = json.loads(capsys.readouterr().out)
+    assert len(one["notImplemented"]) == 1
+
+
+def test_a_job_that_runs_is_not_said_not_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(tmp_path) == 0
+    assert "does not run yet" not in capsys.readouterr().out
 
 
 def test_measured_speeds_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,6 +57,17 @@ def test_another_jobs_folder_is_refused(tmp_path: Path) -> None:
             check(folder, job(), resume)
 
 
+def test_a_run_of_an_earlier_release_goes_on_though_its_manifest_is_refused_now(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, job("first"))
+    written = json.loads(folder.job_file.read_text())
+    written["metadata"]["name"] = "1st"
+    written["spec"]["learner"]["resources"] = {"limits": {"nvidia.com/gpu": 1}, "requests": {}}
+    folder.job_file.write_text(json.dumps(written))
+    before = check(folder, job("first"), resume=True)
+    assert before is not None
+    assert before.metadata.name == "1st"
+
+
 def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, job(seed=1))
     with pytest.raises(UserError, match=r"(?s)other settings.*spec\.seed.*was 1, now 2"):

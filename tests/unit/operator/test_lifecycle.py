@@ -123,6 +123,47 @@ def test_a_finished_job_is_deleted_when_its_time_is_over() -> None:
     assert decided(memory, None, [], seconds=60, ttlSecondsAfterFinished=60).target is Target.DELETED
 
 
+DONE = Memory(Phase.COMPLETE, started=NOW, completed=NOW, updates=10)
+MORE = {"algorithm": {"updates": 20}}
+
+
+def test_a_complete_job_goes_on_when_more_updates_are_asked_for() -> None:
+    assert decided(DONE, None, [], seconds=30).target is Target.GONE
+    more = decided(DONE, None, [], seconds=30, **MORE)
+    assert (more.target, more.memory.phase, more.memory.completed) == (Target.RUN, Phase.PENDING, None)
+    assert more.memory.started == NOW + timedelta(seconds=30), "activeDeadlineSeconds counts anew"
+    assert decided(DONE, None, [], seconds=30, suspend=True, **MORE).memory.phase is Phase.SUSPENDED
+
+
+def test_neither_a_failed_job_nor_one_whose_time_is_over_goes_on() -> None:
+    failed = replace(DONE, phase=Phase.FAILED)
+    assert decided(failed, None, [], seconds=30, **MORE).memory == failed
+    assert decided(failed, None, [], seconds=30, activeDeadlineSeconds=9999).memory == failed
+    assert decided(DONE, None, [], seconds=60, ttlSecondsAfterFinished=60, **MORE).target is Target.DELETED
+    assert decided(DONE, None, [], seconds=59, ttlSecondsAfterFinished=60, **MORE).target is Target.RUN
+    unknown = replace(DONE, updates=0)
+    assert decided(unknown, None, [], **MORE).memory == unknown, "what it has done must be known"
+
+
+def test_a_learner_that_was_told_too_late_starts_again_instead_of_ending_the_job() -> None:
+    told = answer("Complete", update=10)
+    again = decided(Memory(Phase.RUNNING, started=NOW), told, **MORE)
+    assert (again.target, again.memory.phase, again.reason) == (Target.IDLE, Phase.RECOVERING, "MoreUpdates")
+    new = decided(again.memory, None, [], **MORE)
+    assert (new.target, new.memory.phase) == (Target.RUN, Phase.RECOVERING)
+    assert decided(new.memory, answer(updates=20), **MORE).memory.phase is Phase.RUNNING
+    end = decided(new.memory, answer("Complete", update=20, updates=20), **MORE)
+    assert end.memory.phase is Phase.COMPLETE
+
+
+def test_a_learner_that_was_told_too_late_can_be_suspended_and_has_its_deadline() -> None:
+    told = answer("Complete", update=10)
+    memory = Memory(Phase.RUNNING, started=NOW)
+    assert decided(memory, told, suspend=True, **MORE).memory.phase is Phase.SUSPENDING
+    late = decided(memory, told, seconds=100, activeDeadlineSeconds=100, **MORE)
+    assert late.reason == "DeadlineExceeded"
+
+
 MEMORIES = st.builds(
     Memory,
     phase=st.sampled_from(Phase),

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def inspect(directory: Path, trajectory: int | None, limit: int) -> Measure:
     """A Listing, or the TrajectoryView of one. Raises UserError, LedgerUnusableError."""
-    job = load_manifest(directory / "job.json")
+    job = load_manifest(directory / "job.json", lenient=True)
     with LedgerReader.open_read_only(directory / "ledger.db") as ledger:
         if trajectory is None:
             return newest(ledger, job.metadata.name, limit)

@@ -4,19 +4,22 @@ Owns what stands around the schema: names, columns, subresources, where the CEL 
 rules (`rules.py`, `changes.py`) nor the fields (the models).
 """
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
 from asyncppo.api.changes import transition_rules
 from asyncppo.api.generated import generated_file_main
-from asyncppo.api.job import GROUP, KIND, PLURAL, SHORT_NAME, VERSION, ObjectMeta
+from asyncppo.api.implemented import not_built_rules
+from asyncppo.api.job import GROUP, KIND, NAME_PATTERN, NAME_REMEDY, NAME_RULE, PLURAL, SHORT_NAME, VERSION, ObjectMeta
 from asyncppo.api.rules import RULES, Rule
-from asyncppo.api.schema import Schema, at, spec_schema, structural
+from asyncppo.api.schema import Schema, at, spec_schema, structural, with_defaults
 from asyncppo.api.status import JobStatus
 
 PATH = "crds/asyncppojobs.asyncppo.io.yaml"
-LARGEST = 60_000
+LARGEST = 120_000
 """Bytes: client-side `kubectl apply` writes the whole file into an annotation too, and those end at 256 KiB."""
 VALIDATIONS = "x-kubernetes-validations"
 
@@ -91,6 +94,15 @@ def _object_schema() -> Schema:
             "spec": _with_rules(spec_schema()),
             "status": {**structural(JobStatus), "description": "Written by the operator."},
         },
+        VALIDATIONS: [
+            {
+                # Asked of new jobs alone: names do not change, and one made under an older definition must still be editable.
+                "rule": f"oldSelf.hasValue() || self.metadata.name.matches('{NAME_PATTERN}')",
+                "optionalOldSelf": True,
+                "message": f"allowed: {NAME_RULE}; {NAME_REMEDY}",
+                "fieldPath": ".metadata.name",
+            }
+        ],
     }
 
 
@@ -105,17 +117,29 @@ def _metadata() -> Schema:
 
 def _with_rules(spec: Schema) -> Schema:
     spec = _copy(spec)
-    spec[VALIDATIONS] = []
-    for rule in RULES:
-        at(spec, rule.node).setdefault(VALIDATIONS, []).append(_validation(rule))
-    spec[VALIDATIONS] += transition_rules()
+    of_rules = ((rule.node, _validation(rule)) for rule in RULES)
+    for path, validation in (*_whole_numbers(spec), *of_rules, *not_built_rules(), *transition_rules()):
+        node = at(spec, path)
+        node.setdefault(VALIDATIONS, []).append(validation)
+        if "default" in node and "properties" in node:
+            # A server asks a field's rules about the field's default as it is written here, before defaults below it are filled in.
+            node["default"] = with_defaults(node, {})
     return spec
 
 
 def _validation(rule: Rule) -> Schema:
     path = rule.path if not rule.node else rule.path.removeprefix(rule.node).removeprefix(".")
-    made = {"rule": rule.cel, "message": f"{rule.message}; {rule.remedy}"}
+    # An expression, though it is the same for all values: a server that cannot ask the rule quotes `message`, as if that were broken.
+    made = {"rule": rule.cel, "messageExpression": json.dumps(f"{rule.message}; {rule.remedy}", ensure_ascii=False)}
     return made | ({"fieldPath": f".{path}"} if path else {})
+
+
+def _whole_numbers(spec: Schema) -> Iterator[tuple[str, Schema]]:
+    """Servers take 10.0 for an integer but cannot ask a rule that reads it: they say so of the rule's object. This says it of the field."""
+    rule = {"rule": "self == int(self)", "message": "write whole numbers without a decimal point: 10, not 10.0"}
+    for path in sorted({read for rule in RULES for read in rule.reads}):
+        if at(spec, path).get("type") == "integer":
+            yield path, rule
 
 
 def _column(name: str, kind: str, path: str, priority: int, description: str) -> dict[str, Any]:
@@ -136,7 +160,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent(dumper: _Dumper, data: dict[str, Any]) -> yaml.Node:
-    leaf = "description" in data and "jsonPath" not in data and "properties" not in data and "items" not in data
+    # rules have lines of their own too: the chart takes them out for servers that know none
+    leaf = "description" in data and not data.keys() & {"jsonPath", "properties", "items", VALIDATIONS}
     return dumper.represent_mapping("tag:yaml.org,2002:map", data, flow_style=leaf or not data)
 
 

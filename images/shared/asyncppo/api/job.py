@@ -9,6 +9,7 @@ from pydantic import Field
 
 from asyncppo.api.base import ApiModel
 from asyncppo.api.correction import OldLogitsSpec, StalenessSpec
+from asyncppo.api.labels import Annotations, Labels
 from asyncppo.api.roles import CheckpointSpec, LearnerSpec, OldLogitSpec, RolloutSpec, WeightSyncSpec
 from asyncppo.api.training import (
     AlgorithmSpec,
@@ -18,6 +19,7 @@ from asyncppo.api.training import (
     OptimizerSpec,
     Parameters,
     PositiveInt,
+    RewardSpec,
     SamplingSpec,
 )
 
@@ -29,6 +31,17 @@ PLURAL = "asyncppojobs"
 SHORT_NAME = "appo"
 
 
+NAME_LENGTH = 52
+NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+"""What Services can be called. Asked of new jobs: the schema lets a digit come first, as earlier releases did, so that a job that is there
+can be read, edited and deleted."""
+NAME_RULE = (
+    f"at most {NAME_LENGTH} lower-case letters, digits and dashes, a letter first and no dash at the end: "
+    "Services and pods are named after the job"
+)
+NAME_REMEDY = "give the job another name"
+
+
 class AsyncPPOJobSpec(ApiModel):
     """One asynchronous PPO training run."""
 
@@ -36,6 +49,8 @@ class AsyncPPOJobSpec(ApiModel):
     """The policy to train."""
     environment: EnvironmentSpec
     """Where the agent acts and is rewarded."""
+    reward: RewardSpec = RewardSpec()
+    """Which rewards are taken."""
     sampling: SamplingSpec = SamplingSpec()
     """How tokens are sampled."""
     algorithm: AlgorithmSpec
@@ -58,6 +73,10 @@ class AsyncPPOJobSpec(ApiModel):
     """When progress is saved."""
     seed: NonNegativeInt = 0
     """Seeds weights, tasks and sampling."""
+    labels: Labels = {}
+    """Labels of everything that is made for the job, besides those in its metadata; a change restarts no pod."""
+    annotations: Annotations = {}
+    """Annotations of everything that is made for the job but its ServiceAccount; a change restarts no pod."""
     suspend: bool = False
     """True drains the job to zero pods without losing anything; false goes on."""
     active_deadline_seconds: PositiveInt | None = None
@@ -76,8 +95,8 @@ class ObjectMeta(ApiModel):
         "json_schema_extra": {"x-kubernetes-preserve-unknown-fields": True},
     }
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=52)]
-    """The job's name: lower-case letters, digits and dashes, at most 52."""
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=NAME_LENGTH)]
+    """The job's name: lower-case letters, digits and dashes, a letter first, at most 52."""
     namespace: str = "default"
     """The job's namespace."""
     uid: str = ""

@@ -5,6 +5,7 @@ and what to do. Does not own the text format (`documents.py`), the rules (`rules
 """
 
 import json
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -17,7 +18,7 @@ from asyncppo.api.changes import changes_refused as changes_refused
 from asyncppo.api.changes import job_fingerprint as job_fingerprint
 from asyncppo.api.documents import LARGEST_MANIFEST, join, read_document, unplain
 from asyncppo.api.implemented import not_built
-from asyncppo.api.job import API_VERSION, KIND, AsyncPPOJob, AsyncPPOJobSpec
+from asyncppo.api.job import API_VERSION, KIND, NAME_PATTERN, NAME_REMEDY, NAME_RULE, AsyncPPOJob, AsyncPPOJobSpec
 from asyncppo.api.problems import ManifestError, Problem, did_you_mean, shown
 from asyncppo.api.rules import broken_rules
 from asyncppo.api.schema import INT_OR_STRING, Schema, allowed, job_schema, without_nulls
@@ -26,8 +27,11 @@ from asyncppo.errors import UserError
 Location = tuple[str | int, ...]
 
 
-def load_manifest(path: Path | str) -> AsyncPPOJob:
-    """The job in a YAML or JSON file. Raises UserError: the file cannot be read, or ManifestError with every problem in it."""
+def load_manifest(path: Path | str, *, lenient: bool = False) -> AsyncPPOJob:
+    """The job in a YAML or JSON file. Raises UserError: the file cannot be read, or ManifestError with every problem in it.
+
+    lenient: as for `parse_manifest`.
+    """
     file = Path(path)
     try:
         with file.open("rb") as stream:
@@ -42,13 +46,15 @@ def load_manifest(path: Path | str) -> AsyncPPOJob:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
-    return parse_manifest(read_document(text, str(file)), str(file))
+    return parse_manifest(read_document(text, str(file)), str(file), lenient=lenient)
 
 
-def parse_manifest(document: Any, where: str) -> AsyncPPOJob:
+def parse_manifest(document: Any, where: str, *, lenient: bool = False) -> AsyncPPOJob:
     """The job in plain data: a parsed file, or an object from the API server. `where` names the source in messages.
 
     Raises ManifestError with every problem: fields, rules across them, parts that are not built yet.
+    lenient: for what does not start the job, an estimate or the reading of one that was accepted earlier: it may ask for parts that are
+    not built, and be called what Services cannot be called.
     """
     if not isinstance(document, dict):
         found = f"found {shown(document)}" if document is not None else "found nothing"
@@ -61,7 +67,7 @@ def parse_manifest(document: Any, where: str) -> AsyncPPOJob:
     if document.get("kind") not in (KIND, None) or document.get("apiVersion") not in (API_VERSION, None):
         raise ManifestError(where, list(_identity(document)))
     document = without_nulls(job_schema(), document)
-    unbuilt = not_built(document.get("spec"))
+    unbuilt = [] if lenient else [*_unfit_name(document.get("metadata")), *not_built(document.get("spec"))]
     try:
         job = _validated(document)
     except ValidationError as error:
@@ -111,8 +117,23 @@ def _problem(detail: ErrorDetails) -> Problem:
             return Problem(path, f"unknown field; allowed here: {', '.join(known)}", remedy)
         case "missing":
             return Problem(path, f"missing; allowed: {allowed(node)}", "add it")
+        case _ if location == ("metadata", "name") and isinstance(found, str):
+            return _name_problem(found)
         case _:
             return Problem(path, f"found {shown(found)}; allowed: {allowed(node)}", _remedy(node, found))
+
+
+def _unfit_name(metadata: Any) -> list[Problem]:
+    """A name that fits the schema, which also holds for jobs of earlier releases, and still no Service."""
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    pattern = job_schema()["properties"]["metadata"]["properties"]["name"]["pattern"]
+    if not isinstance(name, str) or not re.fullmatch(pattern, name) or re.fullmatch(NAME_PATTERN, name):
+        return []
+    return [_name_problem(name)]
+
+
+def _name_problem(name: str) -> Problem:
+    return Problem("metadata.name", f"found {shown(name)}; allowed: {NAME_RULE}", NAME_REMEDY)
 
 
 def _remedy(node: Schema, found: Any) -> str:

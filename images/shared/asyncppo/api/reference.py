@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from asyncppo.api.changes import CHANGEABLE, ONLY_UPWARDS
 from asyncppo.api.generated import generated_file_main
-from asyncppo.api.job import API_VERSION, KIND, SHORT_NAME
+from asyncppo.api.job import API_VERSION, KIND, NAME_RULE, SHORT_NAME
 from asyncppo.api.rules import RULES
 from asyncppo.api.schema import Schema, allowed, spec_schema, structural
 from asyncppo.api.status import JobStatus
@@ -20,12 +20,12 @@ _HEAD = f"""# {KIND}
 
 <!-- Made by `python -m asyncppo.api.reference --write` from the models in asyncppo.api; edit those. -->
 
-`apiVersion: {API_VERSION}`, `kind: {KIND}`, namespaced, short name `{SHORT_NAME}`. `metadata.name` is at most 52 lower-case letters,
-digits and dashes: the names of its pods begin with it.
+`apiVersion: {API_VERSION}`, `kind: {KIND}`, namespaced, short name `{SHORT_NAME}`.
+`metadata.name`: {NAME_RULE}.
 
 `asyncppo validate MANIFEST` checks a manifest and names every problem in it. A cluster checks the same: the fields by the CRD's
-schema, the rules across fields by its CEL rules (Kubernetes 1.25 and later), and everything once more by the operator, which creates
-nothing for a job that is not valid.
+schema, the rules across fields and what may change by its CEL rules where the API server knows such (tried: 1.36 does, 1.20 does not),
+and everything once more by the operator, which creates nothing for a job that is not valid.
 
 A field whose default is *required* must be set; one without a default may be left out. `null` means "not set". Quantities are
 Kubernetes' own. What is not built yet is refused with "not implemented yet", never ignored.

@@ -11,7 +11,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from asyncppo.api.base import ApiModel
-from asyncppo.api.training import NonNegativeInt, Parameters, PositiveFloat, PositiveInt, Precision
+from asyncppo.api.training import Parameters, PositiveFloat, PositiveInt, Precision
 
 QUANTITY_PATTERN = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|[kMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?$"
 
@@ -38,6 +38,9 @@ Quantity = Annotated[
     ),
 ]
 """A Kubernetes quantity that is not negative: 2, "500m", "10Gi"."""
+
+
+Threads = Annotated[int, Field(ge=0, le=1024)]
 
 
 class Resources(ApiModel):
@@ -69,7 +72,7 @@ class LearnerSpec(RoleSpec):
     """Class of that volume; default: the cluster's default class."""
     retain_storage: bool = False
     """Keep the volume when the job is deleted."""
-    threads: NonNegativeInt = 0
+    threads: Threads = 0
     """CPU threads of one forward; 0 lets torch choose."""
 
 
@@ -87,11 +90,11 @@ class EngineSpec(ApiModel):
     """Torch runs transformers with a KV cache and continuous batching; VLLM runs vLLM."""
     precision: Precision = Precision.FLOAT32
     """The engine's compute precision; what is published to it is cast to this."""
-    tensor_parallel: PositiveInt = 1
+    tensor_parallel: Annotated[int, Field(ge=1, le=1024)] = 1
     """GPUs one replica is split over (VLLM)."""
     kv_cache_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 50)] = 1 << 28
     """Memory for the KV cache, in bytes."""
-    threads: NonNegativeInt = 1
+    threads: Threads = 1
     """CPU threads of one forward; 0 lets torch choose."""
     options: Parameters | None = None
     """Further engine arguments of vLLM, passed as they are."""
@@ -116,7 +119,7 @@ class OldLogitSpec(RoleSpec):
     unavailable_after_seconds: PositiveFloat = 120.0
     """Silence of all workers after which exact values count as unavailable (oldLogits.onUnavailable). They count as available again
     once a worker has answered for a quarter of that time."""
-    threads: NonNegativeInt = 1
+    threads: Threads = 1
     """CPU threads of one forward; 0 lets torch choose."""
 
 
@@ -136,8 +139,8 @@ class WeightSyncSpec(ApiModel):
     """A rollout that has not acknowledged a pause by then is fenced."""
     load_timeout_seconds: PositiveFloat = 300.0
     """A rollout that has not loaded a version by then is fenced."""
-    min_ready: NonNegativeInt = 1
-    """Fewer live rollouts than this is Degraded: no sync begins."""
+    min_ready: Annotated[int, Field(ge=0, le=1024)] = 1
+    """Fewer live rollouts than this is Degraded: no sync begins. Where rollout.replicas is less, it is all of them that are needed."""
 
 
 class CheckpointSpec(ApiModel):
@@ -145,5 +148,5 @@ class CheckpointSpec(ApiModel):
 
     every_updates: PositiveInt = 1
     """A checkpoint after every so many updates."""
-    keep: PositiveInt = 2
+    keep: Annotated[int, Field(ge=1, le=65536)] = 2
     """Checkpoints kept; the newest are."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from asyncppo.api.correction import OnUnavailable, Scoring, Strategy
 from asyncppo.api.job import AsyncPPOJobSpec
+from asyncppo.api.labels import may_be_set, names_rule
 from asyncppo.api.problems import Problem, shown
 from asyncppo.api.roles import EngineType
 from asyncppo.api.training import (
@@ -22,6 +23,9 @@ from asyncppo.api.training import (
 GROUPED = (Advantage.GRPO, Advantage.DR_GRPO, Advantage.RLOO)
 WITHOUT_EFFECT_ON_ROLLOUT = (DiscrepancyControl.TOKEN_MASK, DiscrepancyControl.NONE)
 """Where the ratio is 1 everywhere, the default keeps every token at weight 1."""
+NAMES_WANTED = (
+    "and none of the operator's own (asyncppo.io/..., app.kubernetes.io/name, instance, managed-by, component)"
+)
 WEIGHTS = (DiscrepancyControl.TIS, DiscrepancyControl.ICE_POP)
 
 
@@ -226,16 +230,6 @@ RULES: tuple[Rule, ...] = (
         cel="self.oldLogits.strategy == 'Auto' || (self.oldLogits.strategy == 'Dedicated') == (self.oldLogit.replicas >= 1)",
     ),
     Rule(
-        name="ReachableMinReady",
-        path="weightSync.minReady",
-        reads=("weightSync.minReady", "rollout.replicas"),
-        holds=lambda spec: spec.rollout.replicas == 0 or spec.weight_sync.min_ready <= spec.rollout.replicas,
-        message="minReady exceeds rollout.replicas: no sync could ever begin",
-        remedy="lower minReady or raise replicas (0 replicas pause sampling whatever minReady is)",
-        node="",
-        cel="self.rollout.replicas == 0 || self.weightSync.minReady <= self.rollout.replicas",
-    ),
-    Rule(
         name="TensorParallelVLLM",
         path="rollout.engine.tensorParallel",
         reads=("rollout.engine.type", "rollout.engine.tensorParallel"),
@@ -266,6 +260,26 @@ RULES: tuple[Rule, ...] = (
         remedy="choose Float32 or BFloat16, or type Torch",
         node="rollout.engine",
         cel="self.precision != 'Float64' || self.type == 'Torch'",
+    ),
+    Rule(
+        name="LabelNames",
+        path="labels",
+        reads=("labels",),
+        holds=lambda spec: may_be_set(spec.labels),
+        message=f"each name must be one of a Kubernetes label, {NAMES_WANTED}",
+        remedy="write names such as team or example.org/team",
+        node="labels",
+        cel=names_rule(),
+    ),
+    Rule(
+        name="AnnotationNames",
+        path="annotations",
+        reads=("annotations",),
+        holds=lambda spec: may_be_set(spec.annotations),
+        message=f"each name must be one of a Kubernetes annotation, {NAMES_WANTED}",
+        remedy="write names such as team or example.org/team",
+        node="annotations",
+        cel=names_rule(),
     ),
 )
 

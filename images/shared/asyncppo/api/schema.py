@@ -146,7 +146,8 @@ def allowed(node: Schema) -> str:
         case "object" if "properties" in node:
             return "an object with " + ", ".join(node["properties"])
         case "object" if "additionalProperties" in node:
-            return f"an object; each value: {allowed(node['additionalProperties'])}"
+            most = f" of at most {node['maxProperties']} entries" if "maxProperties" in node else ""
+            return f"an object{most}; each value: {allowed(node['additionalProperties'])}"
         case _:
             return "an object with any content"
 

@@ -97,8 +97,10 @@ class Rollouts(ApiModel):
     """Workers that exist; the scale subresource's replicas."""
     ready: int | None = None
     """Workers that are ready."""
+    ending: int | None = None
+    """Workers that are on their way out: they hand over what they have."""
     summary: str | None = None
-    """Ready and desired, as a column."""
+    """Ready and desired, and how many are ending, as a column."""
     selector: str | None = None
     """Label selector of their pods; the scale subresource's selector."""
 
@@ -176,6 +178,10 @@ class LedgerFigures(ApiModel):
     """Trajectories that wait to be trained."""
     discarded: int | None = None
     """Trajectories discarded; the reasons are in the metrics."""
+    discarded_share: float | None = None
+    """Share of the received trajectories that was discarded."""
+    discarded_reason: str | None = None
+    """The commonest reason of a discard."""
 
 
 class SyncFigures(ApiModel):
@@ -262,6 +268,8 @@ class JobStatus(ApiModel):
     """Trajectories by fate."""
     syncs: SyncFigures | None = None
     """Version syncs."""
+    notes: Annotated[list[str], Field(max_length=16)] | None = None
+    """What one should know of this run and may not expect, such as a schedule that jumped."""
     throughput: ThroughputFigures | None = None
     """Training speed."""
     failures: _Counts | None = None

@@ -37,7 +37,7 @@ def parse_sweep(text: str) -> Sweep:
     return Sweep(path, values)
 
 
-def with_fields(job: AsyncPPOJob, fields: dict[str, Any], where: str) -> AsyncPPOJob:
+def with_fields(job: AsyncPPOJob, fields: dict[str, Any], where: str, *, lenient: bool = False) -> AsyncPPOJob:
     """The job with these fields set (path below `spec` → value; None removes); every rule is asked again. Raises ManifestError."""
     document = json.loads(dump_manifest(job))
     for path, value in fields.items():
@@ -49,7 +49,7 @@ def with_fields(job: AsyncPPOJob, fields: dict[str, Any], where: str) -> AsyncPP
             node.pop(name, None)
         else:
             node[name] = value
-    return parse_manifest(document, where)
+    return parse_manifest(document, where, lenient=lenient)
 
 
 def _value(text: str, part: str) -> Any:

@@ -1,4 +1,4 @@
-"""What is trained, on what, and by which objective: model, environment, sampling, algorithm, optimizer.
+"""What is trained, on what, and by which objective: model, environment, reward, sampling, algorithm, optimizer.
 
 Owns these fields, their defaults and their bounds. Does not own rules across them (`rules.py`).
 """
@@ -72,10 +72,20 @@ class EnvironmentSpec(ApiModel):
     """`module:Class` of a Custom environment."""
     parameters: Parameters = {}
     """Handed to the environment as it is."""
-    max_turns: PositiveInt = 16
+    max_turns: Annotated[int, Field(ge=1, le=1 << 20)] = 16
     """An episode that reaches this many model turns is ended."""
     step_timeout_seconds: PositiveFloat = 60.0
     """A reset or step that takes longer ends the episode; its trajectory is discarded as `environment_timeout`."""
+    fail_after: PositiveInt = 64
+    """The job fails when so many trajectories in a row, over all rollouts, were worth nothing (an error, a time-out, a reward out of
+    bounds, nothing sampled), and at least twice as many as are under way."""
+
+
+class RewardSpec(ApiModel):
+    """Which rewards are taken."""
+
+    bound: Annotated[float, Field(gt=0.0, le=1e9)] = 1e6
+    """Largest size of one reward and of an episode's sum; beyond it the trajectory is discarded as `environment_error`."""
 
 
 class Overlong(StrEnum):
@@ -92,9 +102,9 @@ class SamplingSpec(ApiModel):
     """Divides the logits, in the engine and in the trainer alike."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Nucleus sampling: the smallest set of tokens whose probabilities reach this; 1 samples from all."""
-    max_tokens: PositiveInt = 16
+    max_tokens: Annotated[int, Field(ge=1, le=1 << 24)] = 16
     """Most tokens the model may say in one turn."""
-    context_length: PositiveInt = 256
+    context_length: Annotated[int, Field(ge=1, le=1 << 24)] = 256
     """Most tokens of a whole trajectory."""
     overlong: Overlong = Overlong.TRUNCATE
     """Truncate: the episode ends there with the reward it has. Discard: the trajectory is discarded as `overlong`."""

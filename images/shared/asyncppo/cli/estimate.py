@@ -48,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the estimate. Raises UserError for bad input."""
     import msgspec
 
+    from asyncppo.api.implemented import not_built
     from asyncppo.api.manifest import load_manifest
     from asyncppo.api.sweep import parse_sweep, with_fields
     from asyncppo.estimate.choice import choose
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     from asyncppo.estimate.words import assumptions, table
     from asyncppo.estimate.workload import Known, workload
 
-    job = load_manifest(arguments.manifest)
+    job = load_manifest(arguments.manifest, lenient=True)
     sweep = parse_sweep(arguments.sweep) if arguments.sweep is not None else None
     known = Known(arguments.parameters, arguments.tokens, arguments.tool_seconds)
     measured: Speeds | None = None
@@ -70,7 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
         jobs: list[tuple[Any, Any]] = [(None, job)]
     else:
         jobs = [
-            (v, with_fields(job, {sweep.path: v}, f"{arguments.manifest} with {sweep.path} {v}")) for v in sweep.values
+            (v, with_fields(job, {sweep.path: v}, f"{arguments.manifest} with {sweep.path} {v}", lenient=True))
+            for v in sweep.values
         ]
     found, blocks, plain = [], [], []
     for value, each in jobs:
@@ -78,11 +80,24 @@ def run(arguments: argparse.Namespace) -> int:
         speeds = measured or assumed(load)
         costs, choice = estimate(load, speeds), choose(each.spec)
         found.append((value, costs))
+        missing = [str(problem) for problem in not_built(each.spec.model_dump(mode="json", by_alias=True))]
         head = [f"{sweep.path} = {value}"] if sweep is not None else []
+        tail = ["", "This job does not run yet:", *(f"  {problem}" for problem in missing)] if missing else []
         blocks.append(
-            "\n".join([*head, assumptions(load, speeds), "", table(costs), "", f"strategy Auto: {choice.reason}."])
+            "\n".join(
+                [*head, assumptions(load, speeds), "", table(costs), "", f"strategy Auto: {choice.reason}.", *tail]
+            )
         )
-        plain.append({"value": value, "workload": load, "speeds": speeds, "estimates": costs, "auto": choice})
+        plain.append(
+            {
+                "value": value,
+                "workload": load,
+                "speeds": speeds,
+                "estimates": costs,
+                "auto": choice,
+                "notImplemented": missing,
+            }
+        )
     if arguments.picture is not None:
         from asyncppo.cli.run import require
         from asyncppo.estimate.picture import draw

@@ -15,7 +15,8 @@ Object = Mapping[str, Any]
 Samples = Mapping[str, Mapping[tuple[tuple[str, str], ...], float]]
 
 GOOD_WHEN_TRUE = (
-    "Accepted", "Reconciled", "LearnerReady", "RolloutsReady", "OldLogitsReady", "LedgerBalanced", "Exact", "SyncHealthy",
+    "Accepted", "Reconciled", "LearnerReady", "RolloutsReady", "OldLogitsReady", "LedgerBalanced", "EnvironmentHealthy",
+    "Exact", "SyncHealthy",
 )  # fmt: skip
 BY_DESIGN = frozenset({"ApproximateStrategy"})
 ENOUGH = 0.25
@@ -73,13 +74,20 @@ def _troubles(status: Object) -> list[Finding]:
         found.append(
             Finding(said, "kubectl asyncppo logs NAME --previous shows the last words of the container before")
         )
-    if status.get("phase") in ("Complete", "Suspended", "Suspending"):
-        return found
-    for kind in GOOD_WHEN_TRUE:
+    over = status.get("phase") in ("Complete", "Failed", "Suspended", "Suspending")
+    # pods that are gone are no trouble then; an edit that has no effect is
+    for kind in ("Accepted", "Reconciled") if over else GOOD_WHEN_TRUE:
         condition = conditions.get(kind)
         if condition is not None and condition.get("status") == "False" and condition.get("reason") not in BY_DESIGN:
-            found.append(Finding(f"{kind}: {condition.get('message')}", ADVICE.get(str(condition.get("reason")), "")))
+            found.append(Finding(f"{kind}: {condition.get('message')}", _advice(condition)))
     return found
+
+
+def _advice(condition: Object) -> str:
+    # the operator's message says what to do about a volume: nothing of the role's is short
+    if "storageClassName" in str(condition.get("message")):
+        return "kubectl get storageclass; kubectl describe pvc NAME-learner-data"
+    return ADVICE.get(str(condition.get("reason")), "")
 
 
 ADVICE = {
@@ -91,6 +99,9 @@ ADVICE = {
     "Forbidden": "give the operator the right it names (the chart's roles have it)",
     "InvalidSpec": "kubectl asyncppo validate FILE says the same before anything is applied",
     "ImmutableField": "put the old value back, or make a job of another name",
+    "EpisodesFail": "kubectl asyncppo logs NAME --role rollout has each failure in full; mend the environment",
+    "MostlyDiscarded": "kubectl asyncppo logs NAME --role rollout; each discarded trajectory was sampled for nothing",
+    "JobFinished": "make a job of another name; learner.retainStorage keeps the volume of this one",
     "TooFewRollouts": "see RolloutsReady, or lower weightSync.minReady",
     "Violated": "stop the job and keep its volume: a segment was labelled with weights that did not sample it",
 }

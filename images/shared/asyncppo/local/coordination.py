@@ -20,7 +20,7 @@ async def coordinate(client: WireClient, learner: str, job: AsyncPPOJob) -> None
     """Drive version syncs against the learner at this URL until the job is over."""
     # Always the same name, so that a runner that resumes takes up the epoch its predecessor left open without waiting for it to
     # stall. Two at once would take each other's epochs for their own; the lock on the run's folder rules that out.
-    await Coordinator(client, learner, "local", SyncLimits.of(job.spec.weight_sync)).run()
+    await Coordinator(client, learner, "local", SyncLimits.of(job.spec)).run()
 
 
 class _QuietHandler(logging.FileHandler):

@@ -6,6 +6,7 @@ Owns the layout, the lock, and the refusals that keep one job's data from anothe
 
 import fcntl
 import os
+import re
 import secrets
 import tempfile
 import uuid
@@ -17,7 +18,7 @@ from typing import Self
 import msgspec
 
 from asyncppo.api.changes import changes_refused
-from asyncppo.api.job import AsyncPPOJob
+from asyncppo.api.job import NAME_PATTERN, AsyncPPOJob
 from asyncppo.api.manifest import dump_manifest, load_manifest
 from asyncppo.api.problems import ManifestError
 from asyncppo.errors import UserError
@@ -152,7 +153,8 @@ def check(folder: RunFolder, job: AsyncPPOJob, resume: bool) -> AsyncPPOJob | No
             raise UserError(f"{root}: holds no run to resume; leave out --resume to start one")
         return None
     before = _read_job(folder.job_file)
-    if before.metadata.name != job.metadata.name:
+    # A name that is refused by now may be changed: the run could not be resumed under any.
+    if before.metadata.name != job.metadata.name and re.fullmatch(NAME_PATTERN, before.metadata.name):
         raise UserError(
             f"{root}: holds the run of another job, `{before.metadata.name}` (this one is `{job.metadata.name}`); "
             "choose another --output"
@@ -228,7 +230,7 @@ def finished_phase(folder: RunFolder) -> str:
 
 def _read_job(path: Path) -> AsyncPPOJob:
     try:
-        return load_manifest(path)
+        return load_manifest(path, lenient=True)
     except ManifestError as error:
         raise UserError(
             f"{path}: was written by another version of asyncppo, so the run cannot be resumed; choose another --output\n{error}"

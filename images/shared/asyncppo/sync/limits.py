@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from asyncppo.api.roles import WeightSyncSpec
+from asyncppo.api.job import AsyncPPOJobSpec
 from asyncppo.sync.columns import Phase
 
 
@@ -25,9 +25,11 @@ class SyncLimits:
     min_ready: int = 1
 
     @classmethod
-    def of(cls, spec: WeightSyncSpec) -> "SyncLimits":
-        """The limits of a manifest's `weightSync`."""
-        return cls(pause=spec.pause_timeout_seconds, load=spec.load_timeout_seconds, min_ready=spec.min_ready)
+    def of(cls, spec: AsyncPPOJobSpec) -> "SyncLimits":
+        """The limits of a manifest. A job scaled below `minReady` syncs when all its rollouts are there; scaled to 0 it waits for one."""
+        sync = spec.weight_sync
+        least = min(sync.min_ready, max(1, spec.rollout.replicas))
+        return cls(pause=sync.pause_timeout_seconds, load=sync.load_timeout_seconds, min_ready=least)
 
     def member(self, phase: Phase) -> float:
         """Deadline of a member's answer in `phase`."""

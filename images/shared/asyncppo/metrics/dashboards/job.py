@@ -4,14 +4,47 @@ Owns what is shown. `python -m asyncppo.metrics.dashboards.job --write|--check` 
 """
 
 from asyncppo.api.generated import generated_file_main
-from asyncppo.metrics import learner, operator, rollout
-from asyncppo.metrics.dashboards.panels import Panel, Query, Row, dashboard, mean, or_zero, quantile, series, variable
+from asyncppo.api.status import Phase
+from asyncppo.metrics import learner, old_logit, operator, rollout
+from asyncppo.metrics.dashboards.panels import (
+    Look,
+    Panel,
+    Query,
+    Row,
+    dashboard,
+    mean,
+    or_zero,
+    quantile,
+    series,
+    variable,
+)
 
 PATH = "charts/asyncppo/files/dashboards/job.json"
 JOB = 'asyncppo_namespace="$namespace", asyncppo_job="$job"'
 WINDOW = "$__rate_interval"
 GOOD_OR_BAD = ((None, "red"), (1.0, "green"))
 NONE_OR_BAD = ((None, "green"), (1.0, "red"))
+GOOD, WAITING, BAD, NEUTRAL = "green", "orange", "red", "text"
+PHASES = {phase.value: Look(color=GOOD if phase in (Phase.RUNNING, Phase.COMPLETE) else WAITING) for phase in Phase} | {
+    phase.value: Look(color=BAD) for phase in (Phase.FAILED, Phase.INVALID)
+}
+
+
+def _condition(true: str, false: str) -> Look:
+    return Look(values={"1": ("True", true), "0": ("False", false), "-1": ("Unknown", WAITING)})
+
+
+# Some say that something is wrong when False; some only that it is not so now; some where the job is.
+CONDITIONS = {
+    **{kind: _condition(GOOD, BAD) for kind in ("Ready", "Accepted", "Reconciled", "Exact", "LedgerBalanced")},
+    **{kind: _condition(GOOD, WAITING) for kind in ("LearnerReady", "RolloutsReady", "OldLogitsReady", "SyncHealthy")},
+    "Suspended": _condition(WAITING, NEUTRAL),
+    "Complete": _condition(GOOD, NEUTRAL),
+    "Failed": _condition(BAD, NEUTRAL),
+}
+ONLY_DEDICATED = "only with strategy Dedicated"
+ONLY_AUDITED = "only where an approximate strategy is audited"
+ONLY_GAE = "only with advantage GAE"
 
 
 def _rate(metric: str, by: str = "") -> str:
@@ -27,7 +60,8 @@ OVERVIEW = Row(
             kind="stat",
             width=4,
             height=4,
-            mappings={"1": ""},
+            shows="name",
+            overrides=PHASES,
         ),
         Panel(
             "Progress",
@@ -38,7 +72,7 @@ OVERVIEW = Row(
             height=4,
         ),
         Panel("Policy version", (Query(series(operator.JOB_VERSION, JOB)),), kind="stat", width=4, height=4),
-        Panel("Reward", (Query(series(operator.JOB_REWARD, JOB)),), kind="stat", width=4, height=4, decimals=3),
+        Panel("Newest reward", (Query(series(operator.JOB_REWARD, JOB)),), kind="stat", width=4, height=4, decimals=3),
         Panel(
             "Exact coverage",
             (Query(series(operator.JOB_EXACT_COVERAGE, JOB)),),
@@ -63,26 +97,25 @@ OVERVIEW = Row(
             "Rollouts",
             (Query(series(operator.JOB_ROLLOUTS, JOB), "{{state}}"),),
             kind="stat",
-            width=6,
+            width=4,
             height=4,
-        ),
-        Panel(
-            "Conditions",
-            (Query(series(operator.JOB_CONDITION, JOB), "{{condition}}"),),
-            "1 True, 0 False, -1 Unknown.",
-            kind="bargauge",
-            width=12,
-            height=8,
-            minimum=-1,
-            maximum=1,
         ),
         Panel(
             "Exactness violations",
             (Query(series(operator.JOB_VIOLATIONS, JOB)),),
             kind="stat",
-            width=6,
+            width=4,
             height=4,
             thresholds=NONE_OR_BAD,
+        ),
+        Panel(
+            "Conditions",
+            (Query(series(operator.JOB_CONDITION, JOB), "{{condition}}"),),
+            kind="stat",
+            width=16,
+            height=4,
+            shows="value_and_name",
+            overrides=CONDITIONS,
         ),
     ],
 )
@@ -91,6 +124,19 @@ LEARNING = Row(
     "Is it learning?",
     [
         Panel("Reward", (Query(series(learner.REWARD, JOB), "mean"), Query(series(learner.REWARD_STD, JOB), "std"))),
+        Panel(
+            "Updates",
+            (Query(series(learner.UPDATES, JOB), "done"), Query(series(learner.UPDATES_PLANNED, JOB), "planned")),
+            minimum=0,
+        ),
+        Panel(
+            "Critic",
+            (
+                Query(series(learner.VALUE_LOSS, JOB), "loss"),
+                Query(series(learner.EXPLAINED_VARIANCE, JOB), "explained variance"),
+            ),
+            absent=ONLY_GAE,
+        ),
         Panel(
             "Entropy and reference KL",
             (Query(series(learner.ENTROPY, JOB), "entropy"), Query(series(learner.KL, JOB), "KL")),
@@ -210,7 +256,88 @@ EXACTNESS = Row(
             (
                 Query(series(learner.EXACT_COVERAGE, JOB), "coverage"),
                 Query(series(learner.FALLBACKS, JOB), "tokens that fell back"),
+                Query(series(learner.EXACTNESS_VIOLATIONS, JOB), "violations"),
             ),
+        ),
+        Panel(
+            "Engine against trainer at load",
+            (Query(series(rollout.CANARY_ERROR, JOB), "{{pod}}"),),
+            "Largest |engine - trainer| log-probability of the newest canary, which each rollout checks before it samples.",
+            unit="sci",
+        ),
+        Panel(
+            "Audit: what the approximation decided",
+            (Query(_rate(series(learner.AUDITED, JOB), "decision"), "{{decision}}"),),
+            "Tokens also scored exactly. A false mask or clip is one that the exact old log-prob would not have made.",
+            unit="ops",
+            absent=ONLY_AUDITED,
+        ),
+        Panel(
+            "Audit: error",
+            (Query(series(learner.AUDIT_ERROR, JOB), "nats"),),
+            "Mean |old - exact| log-probability of audited tokens.",
+            unit="sci",
+            absent=ONLY_AUDITED,
+        ),
+    ],
+)
+
+OLD_LOGITS = Row(
+    "Do the old-logit workers keep up?",
+    [
+        Panel(
+            "Segments that wait",
+            (
+                Query(series(learner.SCORING_QUEUE, JOB), "at the learner"),
+                Query(series(old_logit.QUEUE, JOB), "{{pod}}"),
+            ),
+            absent=ONLY_DEDICATED,
+        ),
+        Panel(
+            "Scored",
+            (
+                Query(_rate(series(old_logit.SCORED_TOKENS, JOB)), "tokens"),
+                Query(_rate(series(old_logit.SCORED_SEGMENTS, JOB)), "segments"),
+            ),
+            unit="ops",
+            absent=ONLY_DEDICATED,
+        ),
+        Panel(
+            "Refused, workers lost",
+            (
+                Query(
+                    or_zero(f"sum by (reason) (rate({series(old_logit.REFUSED_SEGMENTS, JOB)}[{WINDOW}]))"),
+                    "refused {{reason}}",
+                ),
+                Query(series(learner.SCORER_LOST, JOB), "no worker can be counted on"),
+            ),
+            absent=ONLY_DEDICATED,
+        ),
+        Panel(
+            "Time of a forward and of a load, p95",
+            (
+                Query(quantile(0.95, old_logit.SCORE_SECONDS, JOB, WINDOW), "forward"),
+                Query(quantile(0.95, old_logit.LOAD_SECONDS, JOB, WINDOW), "load"),
+            ),
+            unit="s",
+            absent=ONLY_DEDICATED,
+        ),
+        Panel(
+            "Versions held",
+            (
+                Query(series(old_logit.LOADED_VERSIONS, JOB), "held by {{pod}}"),
+                Query(series(old_logit.NEWEST_VERSION, JOB), "newest of {{pod}}"),
+            ),
+            absent=ONLY_DEDICATED,
+        ),
+        Panel(
+            "Weights loaded and pulled by workers",
+            (
+                Query(_rate(series(old_logit.LOADS, JOB), "result"), "{{result}}"),
+                Query(_rate(series(old_logit.PULLED_BYTES, JOB)), "bytes"),
+            ),
+            unit="ops",
+            absent=ONLY_DEDICATED,
         ),
     ],
 )
@@ -226,10 +353,22 @@ TIME = Row(
             stacked=True,
         ),
         Panel(
-            "Rollouts",
-            (Query(f"sum by (pod) (rate({series(rollout.PAUSED_SECONDS, JOB)}[{WINDOW}]))", "paused {{pod}}"),),
+            "Rollouts paused",
+            (
+                Query(f"sum by (pod) (rate({series(rollout.PAUSED_SECONDS, JOB)}[{WINDOW}]))", "{{pod}}"),
+                Query(f"sum({series(rollout.PAUSED, JOB)})", "paused just now"),
+            ),
             "Share of its time a rollout is paused by version syncs.",
             unit="percentunit",
+        ),
+        Panel(
+            "What episodes wait for",
+            (
+                Query(_rate(series(rollout.SAMPLING_SECONDS, JOB)), "the engine"),
+                Query(_rate(series(rollout.ENVIRONMENT_SECONDS, JOB)), "their environment"),
+            ),
+            "Episodes' seconds per second, over all rollouts.",
+            stacked=True,
         ),
         Panel(
             "Sync phases, p95",
@@ -250,6 +389,7 @@ TIME = Row(
             (
                 Query(or_zero(_rate(series(operator.SYNCS, JOB), "result")), "{{result}}"),
                 Query(or_zero(_rate(series(operator.SYNC_FENCED, JOB))), "fenced rollouts"),
+                Query(_rate(series(learner.SYNCS, JOB)), "finished, by the learner's count"),
             ),
             unit="ops",
         ),
@@ -290,6 +430,14 @@ THROUGHPUT = Row(
             minimum=0,
             maximum=1,
         ),
+        Panel(
+            "Trained trajectories", (Query(_rate(series(learner.TRAINED_TRAJECTORIES, JOB)), "trained"),), unit="ops"
+        ),
+        Panel(
+            "Weights loaded by rollouts",
+            (Query(_rate(series(rollout.LOADS, JOB), "result"), "{{result}}"),),
+            unit="ops",
+        ),
         Panel("Weights pulled", (Query(_rate(series(rollout.PULLED_BYTES, JOB)), "bytes"),), unit="Bps"),
     ],
 )
@@ -312,6 +460,30 @@ LEDGER = Row(
             (Query(or_zero(f"sum by (reason) ({series(learner.LEDGER_DISCARDED_TOKENS, JOB)})"), "{{reason}}"),),
         ),
         Panel(
+            "Rollouts by state",
+            (
+                Query(series(learner.MEMBERS, JOB), "{{state}}"),
+                Query(series(learner.FENCED, JOB), "fenced so far"),
+            ),
+        ),
+        Panel(
+            "Joins",
+            (
+                Query(series(rollout.JOINS, JOB), "joins of {{pod}}"),
+                Query(series(rollout.INCARNATION, JOB), "incarnation of {{pod}}"),
+            ),
+            "One at start, one after each fencing or lost learner.",
+        ),
+        Panel(
+            "Ledger's equations hold",
+            (
+                Query(series(learner.LEDGER_BALANCED, JOB), "learner"),
+                Query(series(operator.JOB_LEDGER_BALANCED, JOB), "operator"),
+            ),
+            minimum=0,
+            maximum=1,
+        ),
+        Panel(
             "Failures of roles",
             (Query(or_zero(f"sum by (role) ({series(operator.JOB_FAILURES, JOB)})"), "{{role}}"),),
         ),
@@ -326,7 +498,7 @@ def text() -> str:
         variable("namespace", "Namespace", f"label_values({info}, asyncppo_namespace)"),
         variable("job", "Job", f'label_values({info}{{asyncppo_namespace="$namespace"}}, asyncppo_job)'),
     ]
-    rows = (OVERVIEW, LEARNING, STALENESS, EXACTNESS, TIME, THROUGHPUT, LEDGER)
+    rows = (OVERVIEW, LEARNING, STALENESS, EXACTNESS, OLD_LOGITS, TIME, THROUGHPUT, LEDGER)
     return dashboard("asyncppo-job", "AsyncPPO / Job", "One AsyncPPOJob.", variables, rows)
 
 

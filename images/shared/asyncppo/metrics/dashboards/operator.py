@@ -46,7 +46,7 @@ HEALTH = Row(
             kind="stat",
             width=4,
             height=4,
-            mappings={"1": ""},
+            shows="name",
         ),
         Panel("Jobs", (Query(f"sum({series(operator.JOBS)})"),), kind="stat", width=4, height=4),
         Panel(

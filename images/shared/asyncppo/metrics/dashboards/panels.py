@@ -4,7 +4,7 @@ Owns the shape and the layout: panels flow from left to right in a grid of 24. D
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ Json = dict[str, Any]
 
 DATASOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
 WIDTH = 24
+NO_COLOR: tuple[tuple[float | None, str], ...] = ((None, "text"),)
 SCHEMA_VERSION = 39
 
 
@@ -27,7 +28,12 @@ class Query:
 
 @dataclass(frozen=True)
 class Panel:
-    """kind: stat, timeseries, bargauge or heatmap. unit: Grafana's name of it. mappings: value → text."""
+    """kind: stat, timeseries, bargauge or heatmap. unit: Grafana's name of it. mappings: value → text.
+
+    thresholds: from which value on which colour; a value without them has no colour, for Grafana's own default paints it red
+    from 80 on. overrides: for the series of one name, what differs. shows: of a stat, its value, its name or both.
+    absent: what stands in the panel where there is no series, when that is as it should be.
+    """
 
     title: str
     queries: tuple[Query, ...]
@@ -42,6 +48,17 @@ class Panel:
     mappings: dict[str, str] = field(default_factory=dict)
     thresholds: tuple[tuple[float | None, str], ...] = ()
     decimals: int | None = None
+    overrides: Mapping[str, "Look"] = field(default_factory=dict)
+    shows: str = "auto"
+    absent: str = ""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the values of one series look: one colour, or a colour and a text for each value."""
+
+    color: str = ""
+    values: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -150,10 +167,12 @@ def _panel(panel: Panel, number: int, position: Json) -> Json:
     if panel.mappings:
         options = {value: {"text": text, "index": i} for i, (value, text) in enumerate(panel.mappings.items())}
         defaults["mappings"] = [{"type": "value", "options": options}]
-    if panel.thresholds:
-        steps = [{"value": value, "color": color} for value, color in panel.thresholds]
+    if panel.thresholds or panel.kind in ("stat", "bargauge"):
+        steps = [{"value": value, "color": color} for value, color in panel.thresholds or NO_COLOR]
         defaults["thresholds"] = {"mode": "absolute", "steps": steps}
         defaults["color"] = {"mode": "thresholds"}
+    if panel.absent:
+        defaults["noValue"] = panel.absent
     targets = [
         {
             "refId": chr(ord("A") + index),
@@ -173,10 +192,26 @@ def _panel(panel: Panel, number: int, position: Json) -> Json:
         "description": panel.description,
         "datasource": DATASOURCE,
         "gridPos": position,
-        "fieldConfig": {"defaults": defaults, "overrides": []},
+        "fieldConfig": {
+            "defaults": defaults,
+            "overrides": [_override(name, look) for name, look in panel.overrides.items()],
+        },
         "options": _options(panel),
         "targets": targets,
     }
+
+
+def _override(name: str, look: Look) -> Json:
+    properties: list[Json] = []
+    if look.color:
+        properties.append({"id": "color", "value": {"mode": "fixed", "fixedColor": look.color}})
+    if look.values:
+        options = {
+            value: {"text": text, "color": color, "index": index}
+            for index, (value, (text, color)) in enumerate(look.values.items())
+        }
+        properties.append({"id": "mappings", "value": [{"type": "value", "options": options}]})
+    return {"matcher": {"id": "byName", "options": name}, "properties": properties}
 
 
 def _custom(panel: Panel) -> Json:
@@ -189,7 +224,7 @@ def _custom(panel: Panel) -> Json:
 def _options(panel: Panel) -> Json:
     last: Json = {"calcs": ["lastNotNull"], "fields": "", "values": False}
     if panel.kind == "stat":
-        return {"reduceOptions": last, "colorMode": "value", "graphMode": "none", "textMode": "auto"}
+        return {"reduceOptions": last, "colorMode": "value", "graphMode": "none", "textMode": panel.shows}
     if panel.kind == "bargauge":
         return {"reduceOptions": last, "orientation": "horizontal", "displayMode": "gradient"}
     if panel.kind == "heatmap":
