@@ -1,7 +1,7 @@
 """Groups given up long ago leave their counts, not their rows."""
 
 from msgspec import structs
-from tests.unit.ledger.builders import Job, trajectory
+from tests.unit.ledger.builders import Job, group_counts, trajectory
 
 from asyncppo.wire.envelope import Envelope
 from asyncppo.wire.experience import Lease
@@ -12,8 +12,8 @@ KEEP, LIMIT = 4, 2
 def fail_groups(job: Job, sender: Envelope, number: int) -> list[Lease]:
     """So many groups are given up: one place is lost three times. The last leases of each."""
     last: list[Lease] = []
-    before = job.ledger.group_counts().discarded
-    while job.ledger.group_counts().discarded < before + number:
+    before = group_counts(job.ledger).discarded
+    while group_counts(job.ledger).discarded < before + number:
         (lease,) = job.grant(sender, 1)
         wrong = structs.replace(
             trajectory(lease, [job.ledger.view().announced], end_reason="environment_error"), error="KeyError: 'x'"
