@@ -28,18 +28,3 @@ def log_ratio(numerator: Tensor, denominator: Tensor, mask: Tensor) -> Tensor:
 def bounded_exp(log_values: Tensor) -> Tensor:
     """exp with the exponent clamped to ±20, so that no ratio overflows float32; there is no gradient beyond the clamp."""
     return in_log_precision(log_values).clamp(-EXPONENT_LIMIT, EXPONENT_LIMIT).exp()
-
-
-def discrepancy_ratio(old_logprobs: Tensor, behavior_logprobs: Tensor, mask: Tensor) -> Tensor:
-    """r_d = pi_old / mu_old, detached; 1 outside the mask. Same shape as the arguments."""
-    return bounded_exp(log_ratio(old_logprobs.detach(), behavior_logprobs.detach(), mask))
-
-
-def staleness_ratio(policy_logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
-    """r_s = pi_theta / pi_old with the gradient of policy_logprobs (the anchor is detached); 1 outside the mask."""
-    return bounded_exp(log_ratio(policy_logprobs, old_logprobs.detach(), mask))
-
-
-def policy_ratio(policy_logprobs: Tensor, behavior_logprobs: Tensor, mask: Tensor) -> Tensor:
-    """r = pi_theta / mu_old with the gradient of policy_logprobs; 1 outside the mask."""
-    return bounded_exp(log_ratio(policy_logprobs, behavior_logprobs.detach(), mask))

@@ -79,11 +79,6 @@ class StepSums:
         """The sums over both parts."""
         return StepSums(**_added(self, other))
 
-    @property
-    def active_fraction(self) -> float:
-        """rho: measured tokens neither masked nor clipped, from counts; 1 when nothing was measured (an empty batch is no alarm)."""
-        return self.active / self.measured if self.measured else 1.0
-
 
 def batch_sums(batch: TokenBatch) -> StepSums:
     """What is known before any forward: counts, coverage and staleness of a whole batch or a part of it."""
