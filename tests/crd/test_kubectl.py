@@ -20,7 +20,7 @@ def test_explain_knows_every_field(server: Server) -> None:
     wanted = {path.rpartition(".")[2] for path, _ in fields(spec_schema())}
 
     def told() -> set[str]:
-        said = server.kubectl("explain", "appo.spec", "--recursive")
+        said = server.kubectl("explain", "appo.spec", "--recursive", expect=None)  # at first: no such resource
         return set(re.findall(r"^\s+(\w+)\t", said, re.MULTILINE))
 
     server.until(
