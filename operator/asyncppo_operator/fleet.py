@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 
+from asyncppo.wire.client import open_session
 from asyncppo_operator import names
 from asyncppo_operator.children import Children, Key
 from asyncppo_operator.cluster import Cluster
@@ -57,7 +58,7 @@ class Fleet:
         if not await self._cluster.serves(JOB):
             raise NotFoundError(f"the API server does not serve {JOB.api_version} {JOB.plural}: apply the CRDs")
         served = "policy/v1" if await self._cluster.serves(BUDGET) else "policy/v1beta1"
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        self._session = open_session()
         self._tools = Tools(
             cluster=self._cluster,
             children=self._children,
