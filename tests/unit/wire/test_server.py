@@ -39,6 +39,7 @@ def learner() -> web.Application:
         status=untouched(),
         stop=untouched(),
         storage_failed=untouched(),
+        context_length=64,
     )
 
 

@@ -164,6 +164,7 @@ class LearnerProgram:
             status=board.refresh,
             stop=self.stop,
             storage_failed=lambda error: training.fail(LearnerError(str(error))),
+            context_length=spec.sampling.context_length,
         )
         await board.refresh()
         runner, port = await serve(app, arguments.host, arguments.port)

@@ -7,14 +7,14 @@ import asyncio
 import logging
 
 from asyncppo.errors import RefusedError, UnreachableError
-from asyncppo.wire.experience import ManifestEntry
+from asyncppo.wire.experience import UPLOAD_BATCH, ManifestEntry
 from asyncppo_runtime.rollout.crew import Crew
 from asyncppo_runtime.rollout.episode import Episode
 from asyncppo_runtime.rollout.link import LearnerLink
 from asyncppo_runtime.rollout.outbox import Outbox
 from asyncppo_runtime.rollout.tally import Tally
 
-BATCH = 128
+BATCH = UPLOAD_BATCH
 GATHER_SECONDS = 0.01  # finished trajectories of one moment travel together
 RETRY_SECONDS = 0.5
 
