@@ -38,7 +38,9 @@ class Outcome:
         return "\n".join(file.read_text(errors="replace") for file in sorted((self.folder / "logs").glob("*.log")))
 
 
-def asyncppo(*arguments: str, folder: Path, cwd: Path, limit_seconds: float = LIMIT_SECONDS, **environment: str) -> Outcome:
+def asyncppo(
+    *arguments: str, folder: Path, cwd: Path, limit_seconds: float = LIMIT_SECONDS, **environment: str
+) -> Outcome:
     """Runs `asyncppo ARGUMENTS` in `cwd`. Past the limit it gets what Ctrl-C sends, then SIGKILL with all its children."""
     path = os.pathsep.join(str(ROOT / source) for source in SOURCES)
     process = subprocess.Popen(
@@ -66,7 +68,9 @@ def asyncppo(*arguments: str, folder: Path, cwd: Path, limit_seconds: float = LI
     return Outcome(process.returncode, output, folder, timed_out)
 
 
-def run_case(name: str, folder: Path, *arguments: str, limit_seconds: float = LIMIT_SECONDS, **environment: str) -> Outcome:
+def run_case(
+    name: str, folder: Path, *arguments: str, limit_seconds: float = LIMIT_SECONDS, **environment: str
+) -> Outcome:
     """`asyncppo run job.yaml --output FOLDER ARGUMENTS` in tests/cases/NAME."""
     return asyncppo(
         *("run", "job.yaml", "--output", str(folder)),

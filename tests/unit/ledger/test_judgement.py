@@ -45,6 +45,9 @@ def one(**changes: object) -> Trajectory:
         one(segments=[segment(0, -1, 3, 0)]),
         one(segments=[Segment(0, 1, 3, 0, "h", [-0.1])]),
         one(segments=[Segment(0, 1, 3, 0, "h", [-0.1, float("inf")])]),
+        one(segments=[Segment(0, 1, 3, 0, "h", [-0.1, float("nan")])]),
+        one(segments=[Segment(0, 1, 3, 0, "h", [-0.1, -1e300])]),
+        one(segments=[Segment(0, 1, 3, 0, "h", [-0.1, 2.0])]),
     ],
 )
 def test_malformed_shapes_are_named(wrong: Trajectory) -> None:

@@ -16,6 +16,8 @@ from asyncppo_runtime.ledger.records import Reason
 
 ENVIRONMENT_ENDINGS = {"environment_timeout": Reason.ENVIRONMENT_TIMEOUT, "environment_error": Reason.ENVIRONMENT_ERROR}
 OVERLONG_ENDING = "overlong"
+LEAST_LOGPROB, LARGEST_LOGPROB = -1e4, 1.0
+"""Of a token that was sampled: float32 gives none below -104 a chance, and none is above 0 by more than rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +93,15 @@ def malformation(trajectory: Trajectory, spans: Iterable[Span]) -> str:
     """What is wrong with the shape of an upload; '' if nothing.
 
     spans: of this upload and of what is recorded of its lease. By index they lie in order inside the ids with ascending
-    versions; each segment has one finite log-prob per token; a finished trajectory lacks no index.
+    versions; each segment has one finite and possible log-prob per token; a finished trajectory lacks no index.
     """
     for segment in trajectory.segments:
         if len(segment.logprobs) != segment.tokens:
             return f"segment {segment.index} has {segment.tokens} tokens and {len(segment.logprobs)} log-probs"
         if not all(map(math.isfinite, segment.logprobs)):
             return f"segment {segment.index} has a log-prob that is not finite"
+        if segment.logprobs and not LEAST_LOGPROB <= min(segment.logprobs) <= max(segment.logprobs) <= LARGEST_LOGPROB:
+            return f"segment {segment.index} has a log-prob outside [{LEAST_LOGPROB:g}, {LARGEST_LOGPROB:g}]"
     if not math.isfinite(trajectory.reward):
         return "the reward is not finite"
     ids = trajectory.token_ids
