@@ -8,7 +8,8 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from asyncppo.wire.server import OPEN_ROUTES, serve, token_required
+from asyncppo.wire.server import OPEN_ROUTES, application, serve
+from asyncppo.wire.tokens import derive, identify
 from asyncppo_runtime.learner.service import learner_application
 from asyncppo_runtime.rollout.service import control_application
 
@@ -101,4 +102,8 @@ async def test_the_open_routes_need_none_and_the_token_opens_the_rest(served: tu
 
 def test_an_empty_token_is_none() -> None:
     with pytest.raises(ValueError, match="empty token"):
-        token_required("")
+        application("", CollectorRegistry(), lambda: "")
+    with pytest.raises(ValueError, match="empty token"):
+        identify("")
+    with pytest.raises(ValueError, match="empty key"):
+        derive("", "job")

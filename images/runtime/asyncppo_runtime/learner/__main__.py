@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--job", type=Path, required=True, help="the manifest")
     parser.add_argument("--directory", type=Path, required=True, help="ledger, weights and checkpoints; a local volume")
     parser.add_argument("--listen", default="127.0.0.1:0", help="HOST:PORT; port 0 takes a free one")
-    parser.add_argument("--token-file", type=Path, required=True, help="holds the job's token")
+    parser.add_argument("--token-file", type=Path, required=True, help="holds the job's control token")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:

@@ -25,8 +25,9 @@ from asyncppo.wire.experience import (
 )
 from asyncppo.wire.membership import Heartbeat, Join, Leave, Ready
 from asyncppo.wire.old_logits import GiveBackWork, Scored, TakeWork, WorkerJoin
-from asyncppo.wire.server import BODY_LIMIT, BULK_LIMIT, answer, application, endpoint
+from asyncppo.wire.server import BODY_LIMIT, BULK_LIMIT, answer, application, endpoint, refuse_other_names
 from asyncppo.wire.syncing import Begin, Finish, Seal, SyncCall
+from asyncppo.wire.tokens import identify
 from asyncppo_runtime.ledger.errors import LedgerStorageError
 
 if TYPE_CHECKING:
@@ -58,10 +59,10 @@ def learner_application(
     storage_failed: Callable[[LedgerStorageError], None],
     context_length: int,
 ) -> web.Application:
-    """Put the routes of `asyncppo.wire.routes` together. desk: where the strategy has old-logit workers. storage_failed: told when the
+    """Put the routes of `asyncppo.wire.routes` together. token: the job's control token. desk: where the strategy has old-logit workers. storage_failed: told when the
     ledger could not write, which ends the job: whoever called would only try again for ever. context_length: of the job, which bounds
     an upload."""
-    app = application(token, registry, ready)
+    app = application(identify(token), registry, ready)
     upload = min(BULK_LIMIT, UPLOAD_BATCH * (context_length * BYTES_PER_TOKEN + BYTES_PER_TRAJECTORY))
 
     def post(path: str, kind: type[Any], handle: Callable[[Any], Awaitable[object]], limit: int = BODY_LIMIT) -> None:
@@ -74,7 +75,7 @@ def learner_application(
                 storage_failed(error)
                 raise RefusedError(503, "StorageFailed", str(error)) from error
 
-        app.router.add_post(path, endpoint(kind, checked, limit=limit))
+        app.router.add_post(path, endpoint(kind, checked, limit=limit, admit=refuse_other_names))
 
     post(routes.LEASES, LeaseRequest, experience.lease)
     post(routes.GIVE_BACK, GiveBack, experience.give_back)

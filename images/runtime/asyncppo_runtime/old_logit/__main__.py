@@ -83,7 +83,7 @@ def program_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--advertise", default="", metavar="URL", help="this port as others see it (default: --listen)")
     parser.add_argument("--name", required=True, help="the worker's name, the same after a restart")
-    parser.add_argument("--token-file", type=Path, required=True, metavar="FILE", help="the job's token")
+    parser.add_argument("--token-file", type=Path, required=True, metavar="FILE", help="this worker's own token")
     parser.add_argument("--directory", type=Path, required=True, metavar="DIR", help="for pulled weights")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     return parser

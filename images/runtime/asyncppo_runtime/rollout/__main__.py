@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the control port as the coordinator dials it (default: --listen)",
     )
     parser.add_argument("--name", required=True, help="the member's name, the same after a restart")
-    parser.add_argument("--token-file", type=Path, required=True, metavar="FILE", help="the job's token")
+    parser.add_argument("--token-file", type=Path, required=True, metavar="FILE", help="this worker's own token")
     parser.add_argument("--directory", type=Path, required=True, metavar="DIR", help="for pulled weights")
     parser.add_argument("--grace-seconds", type=float, default=20.0, help="time to hand everything back after SIGTERM")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])

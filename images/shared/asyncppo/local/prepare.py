@@ -15,9 +15,10 @@ from asyncppo.api.job import AsyncPPOJob
 from asyncppo.api.manifest import dump_manifest, parse_manifest
 from asyncppo.errors import UserError
 from asyncppo.estimate.choice import reason, settled
-from asyncppo.local.folder import FolderLock, RunFolder, check, claim, earlier, write_atomically
-from asyncppo.local.roles import Programs, choose_addresses
+from asyncppo.local.folder import FolderLock, RunFolder, check, claim, earlier, write_atomically, write_member_tokens
+from asyncppo.local.roles import Programs, choose_addresses, old_logit_names, rollout_names
 from asyncppo.local.runner import Coordinate, LocalRun, Patience
+from asyncppo.wire.tokens import Role
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ def prepared(request: Request, coordinate: Coordinate) -> Iterator[LocalRun]:
     with FolderLock(folder):
         before = check(folder, job, request.resume)  # again: another runner may have come in between
         job = claim(folder, job, before)
+        write_member_tokens(folder, Role.ROLLOUT, rollout_names(job))
+        write_member_tokens(folder, Role.OLD_LOGIT, old_logit_names(job))
         if why and not folder.choice_file.exists():
             write_atomically(folder.choice_file, f"{why}\n".encode())
         yield LocalRun(

@@ -80,6 +80,11 @@ class WireClient:
             await self._session.close()
 
     @property
+    def token(self) -> str:
+        """What this client shows."""
+        return self._token
+
+    @property
     def session(self) -> aiohttp.ClientSession:
         """The aiohttp session underneath, for streamed bodies: whoever reads one calls `refuse_detours` first."""
         if self._session is None:

@@ -1,10 +1,9 @@
 """What every program's HTTP server has in common: who may call what, msgpack bodies within limits, refusals as bodies.
 
-Owns authentication and the codec. Does not own any route's meaning, which callers there are (`callers.py`), nor connections (`door.py`).
+Owns authentication and the codec. Does not own any route's meaning, which callers there are (`tokens.py`), nor connections (`door.py`).
 """
 
 import asyncio
-import hmac
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -21,6 +20,7 @@ from asyncppo.wire import routes
 from asyncppo.wire.client import CHUNK, CONTENT_TYPE
 from asyncppo.wire.door import Door
 from asyncppo.wire.syncing import Refused
+from asyncppo.wire.tokens import Caller, Identify, Role, only
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -34,6 +34,7 @@ BODY_SECONDS = 60.0
 IDLE_SECONDS = 75.0
 """A caller's connection without a request is closed; its client has dropped it long before."""
 DOOR = web.AppKey("door", Door)
+CALLER = web.RequestKey("caller", Caller)
 
 log = logging.getLogger(__name__)
 
@@ -144,36 +145,52 @@ async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse
         door.ends(request.protocol)
 
 
-def token_required(token: str) -> Any:
-    """Middleware: 401 for every route that is not open, unless the bearer token is the job's. Constant-time comparison."""
-    if not token:
-        raise ValueError("an empty token would let everybody in")
-    expected = f"Bearer {token}".encode()
+def callers_only(identify: Identify) -> Any:
+    """Middleware: for every route that is not open 401 without a token, 403 with one whose role has no business there."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        # Bytes that are no UTF-8 come in as surrogates and go out as the bytes they were.
-        given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
         if request.path in OPEN_ROUTES:
             return await handler(request)
-        if not hmac.compare_digest(given, expected):
-            return refusal(401, "Unauthorized", "this port needs the job's token")
+        scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
+        caller = identify(shown) if scheme == "Bearer" else None
+        if caller is None:
+            raise RefusedError(401, "Unauthorized", "this port needs a token of this job")
+        resource = request.match_info.route.resource
+        if resource is not None and not routes.may_call(caller.role, resource.canonical):
+            raise RefusedError(
+                403, "NotAllowed", f"{request.path} is not for members of role {caller.role} ({caller.name})"
+            )
         if not request.app[DOOR].admit(request.protocol):
             raise RefusedError(
                 503, "TooManyConnections", "this port holds as many connections as its descriptors allow"
             )
+        request[CALLER] = caller
         return await handler(request)
 
     return check
 
 
+def refuse_other_names(request: web.Request, message: object) -> None:
+    """RefusedError 403 when a member speaks in another's name. What names its sender does so in its envelope or as `name`."""
+    caller: Caller = request[CALLER]
+    envelope = getattr(message, "envelope", message)
+    said = getattr(envelope, "target", getattr(envelope, "name", None))
+    if caller.role is not Role.CONTROL and said != caller.name:
+        raise RefusedError(403, "NotYou", f"{caller.name} cannot speak for {said}")
+
+
 def application(
-    token: str,
+    identify: Identify | str,
     registry: CollectorRegistry,
     ready: Callable[[], str],
 ) -> web.Application:
-    """An aiohttp application with the common routes. `ready()` answers "" when ready, else the reason it is not."""
-    app = web.Application(middlewares=[refusals, token_required(token)], client_max_size=BULK_LIMIT)
+    """An aiohttp application with the common routes. identify: whose a token is; a text: the one token there is.
+
+    `ready()` answers "" when ready, else the reason it is not.
+    """
+    known = only(identify) if isinstance(identify, str) else identify
+    app = web.Application(middlewares=[refusals, callers_only(known)], client_max_size=BULK_LIMIT)
     app[DOOR] = Door()
 
     async def healthz(_: web.Request) -> web.StreamResponse:
