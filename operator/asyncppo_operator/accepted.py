@@ -17,8 +17,9 @@ from asyncppo_operator.validation import validated
 log = logging.getLogger(__name__)
 
 
-async def recall_accepted(cluster: Cluster, key: Key, uid: str) -> AsyncPPOJob | None:
-    """The accepted job, or None when there is none of this uid or this operator no longer understands it. Raises ApiError."""
+async def recall_accepted(cluster: Cluster, key: Key, uid: str) -> tuple[AsyncPPOJob, str] | None:
+    """The accepted job and its text as it is stored, or None when there is none of this uid or this operator no longer understands
+    it. Raises ApiError."""
     found = await cluster.get(CONFIG_MAP, key.namespace, names.config(key.name))
     text = ((found or {}).get("data") or {}).get(names.JOB_KEY)
     if not text:
@@ -28,4 +29,4 @@ async def recall_accepted(cluster: Cluster, key: Key, uid: str) -> AsyncPPOJob |
     except (ValueError, UserError) as error:
         log.warning("%s: the accepted manifest is not one this operator understands: %s", key, error)
         return None
-    return job if job.metadata.uid == uid else None
+    return (job, str(text)) if job.metadata.uid == uid else None

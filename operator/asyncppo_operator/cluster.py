@@ -1,7 +1,7 @@
 """The API server, thin: apply, create, get, list, watch, delete, and nothing remembered.
 
 Owns the transport (the official asynchronous client), timeouts and the translation of failures into `errors`. Writes are server-side
-applies with one field manager and force: never read, modify, write.
+applies with one field manager: never read, modify, write. Force is for objects that are known to be ours, and bound to their uid.
 """
 
 import time
@@ -15,7 +15,14 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from asyncppo_operator import names
-from asyncppo_operator.errors import ApiError, NotFoundError, UnavailableError, api_error
+from asyncppo_operator.errors import (
+    ApiError,
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    UnavailableError,
+    api_error,
+)
 from asyncppo_operator.kinds import Resource, resource_of
 from asyncppo_operator.telemetry import Telemetry
 
@@ -26,6 +33,9 @@ CONNECT_SECONDS = 10.0
 PAGE = 500
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+JSON = "application/json"
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
 class Cluster:
@@ -57,12 +67,25 @@ class Cluster:
     ) -> None:
         await self._client.close()
 
-    async def apply(self, manifest: Object) -> Object:
-        """Make the object be as `manifest` says in every field it names."""
+    async def apply(self, manifest: Object, uid: str = "") -> Object:
+        """Make the object be as `manifest` says in every field it names: the one with this uid, whoever owns these fields.
+
+        Without a uid it is to be made: where one is there after all, and differs, nothing is written. ConflictError when the object
+        is not that one.
+        """
         resource = resource_of(manifest["apiVersion"], manifest["kind"])
         metadata = manifest["metadata"]
         path = resource.path(metadata["namespace"], metadata["name"])
-        return await self._call("PATCH", "apply", resource, path, {"force": "true"}, manifest, APPLY)
+        if not uid:
+            return await self._call("PATCH", "apply", resource, path, {}, manifest, APPLY)
+        body = {**manifest, "metadata": {**metadata, "uid": uid}}
+        try:
+            return await self._call("PATCH", "apply", resource, path, {"force": "true"}, body, APPLY)
+        except InvalidError as error:
+            # servers of version 1.20 call another object's uid an edit of a field that is immutable
+            if "metadata.uid" in str(error):
+                raise ConflictError(str(error), error.status) from error
+            raise
 
     async def apply_status(self, resource: Resource, namespace: str, name: str, status: Object) -> Object:
         """Make the object's status be `status`; fields applied before and not named now go away. NotFoundError without the object."""
@@ -109,8 +132,20 @@ class Cluster:
         except NotFoundError:
             return None
 
+    async def look(self, resource: Resource, namespace: str, name: str) -> Object | None:
+        """The object's metadata alone; None when it is not there."""
+        try:
+            return await self._call("GET", "get", resource, resource.path(namespace, name), {}, accept=METADATA)
+        except NotFoundError:
+            return None
+
     async def list(
-        self, resource: Resource, namespace: str | None, labels: str = "", fields: str = ""
+        self,
+        resource: Resource,
+        namespace: str | None,
+        labels: str = "",
+        fields: str = "",
+        metadata_only: bool = False,
     ) -> tuple[list[Object], str]:
         """All objects and the resourceVersion to watch from. namespace None: of the whole cluster."""
         query: dict[str, str] = {"limit": str(PAGE)}
@@ -120,7 +155,8 @@ class Cluster:
             query["fieldSelector"] = fields
         found: list[Object] = []
         while True:
-            page = await self._call("GET", "list", resource, resource.path(namespace), query)
+            accept = METADATA_LIST if metadata_only else JSON
+            page = await self._call("GET", "list", resource, resource.path(namespace), query, accept=accept)
             found += page.get("items") or []
             metadata = page.get("metadata") or {}
             if not metadata.get("continue"):
@@ -128,7 +164,14 @@ class Cluster:
             query["continue"] = metadata["continue"]
 
     async def watch(
-        self, resource: Resource, namespace: str | None, labels: str, version: str, seconds: int, fields: str = ""
+        self,
+        resource: Resource,
+        namespace: str | None,
+        labels: str,
+        version: str,
+        seconds: int,
+        fields: str = "",
+        metadata_only: bool = False,
     ) -> AsyncIterator[Object]:
         """Events {type, object} after `version`, bookmarks included, for `seconds`; then it ends. An ERROR event raises."""
         query = {
@@ -143,7 +186,9 @@ class Cluster:
             query["fieldSelector"] = fields
         # a stream that says nothing for longer than the server's own limit is dead
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_read=seconds + CONNECT_SECONDS)
-        response = await self._open("GET", "watch", resource, resource.path(namespace), query, None, "", timeout)
+        accept = METADATA if metadata_only else JSON
+        path = resource.path(namespace)
+        response = await self._open("GET", "watch", resource, path, query, None, "", timeout, accept)
         try:
             async for line in response.content:
                 if not line.strip():
@@ -188,10 +233,11 @@ class Cluster:
         path: str,
         query: Mapping[str, str],
         body: Object | None = None,
-        content_type: str = "application/json",
+        content_type: str = JSON,
+        accept: str = JSON,
     ) -> Object:
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS, connect=CONNECT_SECONDS)
-        response = await self._open(method, verb, resource, path, query, body, content_type, timeout)
+        response = await self._open(method, verb, resource, path, query, body, content_type, timeout, accept)
         try:
             answer: Object = msgspec.json.decode(await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError) as error:
@@ -208,6 +254,7 @@ class Cluster:
         body: Object | None,
         content_type: str,
         timeout: aiohttp.ClientTimeout,
+        accept: str,
     ) -> aiohttp.ClientResponse:
         """The response of a request that succeeded; its body is not read yet."""
         parameters = dict(query)
@@ -220,7 +267,7 @@ class Cluster:
             _, url, headers, _, _ = await self._client.param_serialize(
                 method, path, query_params=list(parameters.items()), header_params={}, auth_settings=["BearerToken"]
             )
-            headers |= {"Accept": "application/json", "Content-Type": content_type or "application/json"}
+            headers |= {"Accept": accept, "Content-Type": content_type or JSON}
             answer = await self._client.rest_client.request(method, url, headers, body, _request_timeout=timeout)
             response: aiohttp.ClientResponse = answer.response
             status = response.status

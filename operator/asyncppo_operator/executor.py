@@ -1,47 +1,48 @@
-"""Carries out one job's plans: applies what is not as it should be, creates what must be made once, deletes what must go.
+"""Carries out one job's plans: applies what is not as it should be, makes again what is gone, deletes what must go.
 
-Owns what this process has applied already, so that an unchanged plan costs no call. Does not own the plan.
+Owns what this process has applied already, so that an unchanged plan costs no call, and the test whose an object is before it is
+touched: what is not this job's stays as it is. Does not own the plan.
 """
 
 import asyncio
 import base64
-import time
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from asyncppo_operator import names
-from asyncppo_operator.children import Key
+from asyncppo_operator.children import Children, Id, Key
 from asyncppo_operator.cluster import Cluster
 from asyncppo_operator.errors import ConflictError
-from asyncppo_operator.kinds import CLAIM, JOB, POD, SECRET, resource_of
+from asyncppo_operator.kinds import CLAIM, JOB, POD, SECRET, STATEFUL_SET, resource_of
 from asyncppo_operator.names import Role
+from asyncppo_operator.plan.applied import applied
 from asyncppo_operator.plan.planner import Plan, applied_hash
-from asyncppo_operator.views import PodView, SetView
+from asyncppo_operator.plan.pods import Held
+from asyncppo_operator.views import ChildView, PodView, SetView, child_view
 
 Object = dict[str, Any]
 
-# A StatefulSet that was applied this long ago and is still not seen was deleted by somebody.
-UNSEEN_SECONDS = 10.0
+# Of names that are taken so many are told; a job has two dozen objects at most.
+TOLD = 8
 
 
 class NameTakenError(ConflictError):
-    """Objects of an earlier job of the same name are still there; they go when the cluster has collected them."""
+    """An object of a name that the job needs is not this job's. It is left alone, and the job waits until the name is free."""
 
-    reason = "NameStillTaken"
+    reason = "NameTaken"
 
 
 class Executor:
     """One job's hands. All methods raise ApiError."""
 
-    def __init__(self, cluster: Cluster, key: Key, uid: str) -> None:
+    def __init__(self, cluster: Cluster, children: Children, key: Key, uid: str) -> None:
         self._cluster = cluster
+        self._children = children
         self._key = key
         self._uid = uid
-        self._applied: dict[tuple[str, str], str] = {}
+        self._applied: dict[Id, str] = {}
         self._generations: dict[str, int] = {}
-        self._applied_at: dict[str, float] = {}
-        self._removed = False
-        self._free = False
+        self._deleted: set[str] = set()
         self.token = ""
 
     async def carry_out(
@@ -51,89 +52,162 @@ class Executor:
         if plan.delete_job:
             await self._cluster.delete(JOB, *self._key, uid=self._uid)
             return
+        there = self._children.objects(self._key)
         if plan.delete:
-            await self._delete(plan, sets, afresh)
+            await self._delete(plan, there)
             return
-        self._removed = False
-        if new and not self._free:
-            await self._refuse_taken_name(pods, sets)
-            self._free = True
-        # after the check: a token of the job's own says also to the next operator that the name was free
+        if new:
+            there |= await self._refuse_taken_names(plan, pods, there)
+        # after the check: a token of the job's own says also to the next operator that the names were free
         for manifest in plan.once:
-            await self._once(manifest, new)
-        by_name = {view.name: view for view in sets.values()}
-        stale = [manifest for manifest in plan.apply if afresh or self._stale(manifest, by_name)]
+            await self._make_once(manifest, there.get(identity_of(manifest)), new)
+        generations = {view.name: view.generation for view in sets.values()}
+        stale = [manifest for manifest in plan.apply if afresh or self._stale(manifest, there, generations)]
         # what makes pods comes after all that its pods find or are guarded by
-        await _all([self._apply(manifest) for manifest in stale if manifest["kind"] != "StatefulSet"])
-        await _all([self._apply(manifest) for manifest in stale if manifest["kind"] == "StatefulSet"])
+        await _all([self._apply(m, there, plan, new) for m in stale if m["kind"] != STATEFUL_SET.kind])
+        await _all([self._apply(m, there, plan, new) for m in stale if m["kind"] == STATEFUL_SET.kind])
         outdated = {pod.name: pod for pod in pods}
         for name in plan.restart:
             await self._cluster.delete(POD, self._key.namespace, name, uid=outdated[name].uid)
 
-    async def _apply(self, manifest: Object) -> None:
-        kind, name = manifest["kind"], manifest["metadata"]["name"]
-        self._applied.pop((kind, name), None)
-        made = await self._cluster.apply(manifest)
-        self._applied[(kind, name)] = applied_hash(manifest)
-        if kind == "StatefulSet":
-            self._generations[name] = int((made.get("metadata") or {}).get("generation") or 0)
-            self._applied_at[name] = time.monotonic()
+    async def recall_token(self) -> None:
+        """Take the token that the job has already, if it has one."""
+        found = await self._cluster.get(SECRET, self._key.namespace, names.token(self._key.name))
+        if found is not None and self._usable(child_view(SECRET.kind, found)):
+            self.token = token_of(found)
 
-    def _stale(self, manifest: Object, sets: Mapping[str, SetView]) -> bool:
-        kind, name = manifest["kind"], manifest["metadata"]["name"]
-        if self._applied.get((kind, name)) != applied_hash(manifest):
+    async def claim(self) -> ChildView | None:
+        """The volume claim of the job's name, whosoever it is, from the API server itself where no watch has told of it."""
+        name = names.storage(self._key.name)
+        seen = self._children.objects(self._key).get((CLAIM.kind, name))
+        if seen is not None and seen.belongs_to(self._uid):
+            return seen
+        found = await self._cluster.look(CLAIM, self._key.namespace, name)
+        return child_view(CLAIM.kind, found) if found is not None else None
+
+    async def rendered(self, role: Role) -> Held | None:
+        """The pod spec of the role's StatefulSet, as it was applied; None when there is none."""
+        found = await self._cluster.get(STATEFUL_SET, self._key.namespace, names.workload(self._key.name, role))
+        if found is None:
+            return None
+        template = found["spec"]["template"]
+        annotations = (template.get("metadata") or {}).get("annotations") or {}
+        # one that was restored from a copy may lack the record of who applied what
+        spec = applied(found, "spec", "template", "spec") or template["spec"]
+        return Held(spec, str(annotations.get(names.ANNOTATION_RENDERING) or ""))
+
+    async def _apply(self, manifest: Object, there: Mapping[Id, ChildView], plan: Plan, looked: bool) -> None:
+        """`looked`: what is not `there` is really not, the API server has just said so."""
+        identity = identity_of(manifest)
+        child = there.get(identity)
+        if child is not None and child.deleting and child.belongs_to(self._uid):
+            return  # it is made again when it is gone
+        if child is None and not looked:
+            child = await self._look(manifest)
+        if child is not None and (taken := self._taken(child, plan)):
+            raise NameTakenError(_told([taken]))
+        self._applied.pop(identity, None)
+        made = await self._cluster.apply(manifest, child.uid if child is not None else "")
+        self._children.made(manifest["kind"], made)
+        self._applied[identity] = applied_hash(manifest)
+        if manifest["kind"] == STATEFUL_SET.kind:
+            self._generations[manifest["metadata"]["name"]] = int((made.get("metadata") or {}).get("generation") or 0)
+
+    def _stale(self, manifest: Object, there: Mapping[Id, ChildView], generations: Mapping[str, int]) -> bool:
+        identity = identity_of(manifest)
+        if identity not in there or self._applied.get(identity) != applied_hash(manifest):
             return True
-        if kind != "StatefulSet":
-            return False
-        seen = sets.get(name)
-        if seen is None:
-            return time.monotonic() - self._applied_at[name] > UNSEEN_SECONDS
-        # somebody else's edit raises the generation
-        return seen.generation > self._generations[name]
+        # somebody else's edit raises the generation; no other kind tells so cheaply
+        name = manifest["metadata"]["name"]
+        return manifest["kind"] == STATEFUL_SET.kind and generations.get(name, 0) > self._generations[name]
 
-    async def _delete(self, plan: Plan, sets: Mapping[Role, SetView], afresh: bool) -> None:
-        if self._removed and not sets and not afresh:
-            return
+    async def _delete(self, plan: Plan, there: Mapping[Id, ChildView]) -> None:
+        """What is this job's, and only that very object, should another take its name meanwhile."""
         self._applied.clear()
         for ref in plan.delete:
-            await self._cluster.delete(resource_of(ref.api_version, ref.kind), self._key.namespace, ref.name)
-        self._removed = True
+            child = there.get((ref.kind, ref.name))
+            if child is None or child.deleting or child.uid in self._deleted or not child.belongs_to(self._uid):
+                continue
+            await self._cluster.delete(resource_of(ref.api_version, ref.kind), self._key.namespace, ref.name, child.uid)
+            self._deleted.add(child.uid)
 
-    async def _once(self, manifest: Object, new: bool) -> None:
-        """The token: what is there stays, for running pods hold it."""
-        if self.token:
+    async def _make_once(self, manifest: Object, child: ChildView | None, looked: bool) -> None:
+        """The token's Secret: what is there of this job stays, for running pods hold it. One that is missing is made, with the
+        token that the plan has for this job."""
+        if child is not None and child.belongs_to(self._uid) and (self.token or child.deleting):
             return
         namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
-        found = None if new else await self._cluster.get(SECRET, namespace, name)
+        found = None if looked and child is None else await self._cluster.get(SECRET, namespace, name)
         if found is None:
             try:
                 found = await self._cluster.create(manifest)
             except ConflictError:
                 found = await self._cluster.get(SECRET, namespace, name)
-        if found is None or self._foreign(found):
-            raise NameTakenError(f"Secret {name} belongs to an earlier job of this name and has not gone yet")
+        seen = child_view(SECRET.kind, found) if found is not None else None
+        if found is None or seen is None or not self._usable(seen):
+            raise NameTakenError(_told([self._whose(seen or ChildView(SECRET.kind, name, ""))]))
+        self._children.made(SECRET.kind, found)
         self.token = token_of(found)
 
-    async def recall_token(self) -> None:
-        """Take the token that the job has already, if it has one."""
-        found = await self._cluster.get(SECRET, self._key.namespace, names.token(self._key.name))
-        if found is not None and not self._foreign(found):
-            self.token = token_of(found)
+    async def _refuse_taken_names(
+        self, plan: Plan, pods: Sequence[PodView], there: Mapping[Id, ChildView]
+    ) -> dict[Id, ChildView]:
+        """A new job makes nothing before all its names are known to be free, and adopts neither pods nor objects of anybody.
+        Returns what is there after all."""
+        earlier = sorted(pod.name for pod in pods if pod.job_uid != self._uid)
+        taken = [f"Pod {name} (of an earlier job of this name; it goes)" for name in earlier]
+        manifests = [*plan.once, *plan.apply]
+        unseen = [manifest for manifest in manifests if identity_of(manifest) not in there]
+        looked = await asyncio.gather(*(self._look(manifest) for manifest in unseen), return_exceptions=True)
+        for error in looked:
+            if isinstance(error, BaseException):
+                raise error
+        found = {(child.kind, child.name): child for child in looked if isinstance(child, ChildView)}
+        known = [there[identity_of(manifest)] for manifest in manifests if identity_of(manifest) in there]
+        taken += [why for child in (*known, *found.values()) if (why := self._taken(child, plan))]
+        if taken:
+            raise NameTakenError(_told(taken))
+        return found
 
-    async def _refuse_taken_name(self, pods: Sequence[PodView], sets: Mapping[Role, SetView]) -> None:
-        """A new job must not adopt the pods or the ledger of a deleted one. A volume kept on purpose has no owner and may be used."""
-        left = [pod.name for pod in pods if pod.job_uid != self._uid]
-        left += [view.name for view in sets.values() if view.job_uid != self._uid]
-        if left:
-            raise NameTakenError(f"{', '.join(sorted(left)[:5])} of an earlier job of this name have not gone yet")
-        claim = await self._cluster.get(CLAIM, self._key.namespace, names.storage(self._key.name))
-        if claim is not None and self._foreign(claim):
-            raise NameTakenError(f"the volume {names.storage(self._key.name)} of an earlier job has not gone yet")
+    async def _look(self, manifest: Object) -> ChildView | None:
+        kind, name = identity_of(manifest)
+        found = await self._cluster.look(resource_of(manifest["apiVersion"], kind), self._key.namespace, name)
+        return child_view(kind, found) if found is not None else None
 
-    def _foreign(self, found: Object) -> bool:
-        metadata = found.get("metadata") or {}
-        owners = [str(owner.get("uid")) for owner in metadata.get("ownerReferences") or []]
-        return bool(metadata.get("deletionTimestamp")) or (bool(owners) and self._uid not in owners)
+    def _usable(self, child: ChildView) -> bool:
+        return child.belongs_to(self._uid) and not child.deleting
+
+    def _taken(self, child: ChildView, plan: Plan) -> str:
+        """Why the object is not for this job; empty when it is."""
+        if self._usable(child):
+            return ""
+        adoptable = any((ref.kind, ref.name) == (child.kind, child.name) for ref in plan.adopt)
+        if adoptable and not child.owner and not child.deleting:
+            return ""
+        return self._whose(child)
+
+    def _whose(self, child: ChildView) -> str:
+        """The object and what is known of whose it is, for humans."""
+        what = f"{child.kind} {child.name}"
+        if child.deleting or (child.job_uid and child.owner):
+            return f"{what} (of an earlier job of this name; it goes)"
+        if child.kind == CLAIM.kind and not child.owner:
+            kept = "kept by an earlier job of this name" if child.job_uid else "of nobody's that is known here"
+            return f"{what} ({kept}; learner.adoptStorage: true takes it over and goes on with what it holds)"
+        return what
+
+
+def _told(taken: Sequence[str]) -> str:
+    more = f" and {len(taken) - TOLD} more" if len(taken) > TOLD else ""
+    return (
+        f"not this job's and left alone: {', '.join(taken[:TOLD])}{more}; nothing of these names is made or changed until they are gone: "
+        "remove or rename what is not needed, or give the job another name"
+    )
+
+
+def identity_of(manifest: Mapping[str, Any]) -> Id:
+    """Kind and name."""
+    return str(manifest["kind"]), str(manifest["metadata"]["name"])
 
 
 async def _all(calls: Sequence[Coroutine[Any, Any, None]]) -> None:

@@ -15,7 +15,21 @@ from asyncppo_operator.children import Children, Key
 from asyncppo_operator.cluster import Cluster
 from asyncppo_operator.errors import ApiError, NotFoundError
 from asyncppo_operator.informer import Informer
-from asyncppo_operator.kinds import BUDGET, EVENT, JOB, POD, STATEFUL_SET
+from asyncppo_operator.kinds import (
+    ACCOUNT,
+    BUDGET,
+    BUDGET_BETA,
+    CLAIM,
+    CONFIG_MAP,
+    EVENT,
+    JOB,
+    NETWORK_POLICY,
+    POD,
+    SECRET,
+    SERVICE,
+    STATEFUL_SET,
+    Resource,
+)
 from asyncppo_operator.plan.planner import Facts
 from asyncppo_operator.reconcile import JobLoop, Tools
 from asyncppo_operator.rights import missing_rights
@@ -70,8 +84,11 @@ class Fleet:
             identity=self._identity,
             blind=self.blind,
         )
+        budget = BUDGET if served == BUDGET.api_version else BUDGET_BETA
         for place in self.places:
             self._watch_children(place)
+            for resource in (SERVICE, CONFIG_MAP, SECRET, ACCOUNT, CLAIM, NETWORK_POLICY, budget):
+                self._watch_names(resource, place)
         self._tasks.append(asyncio.create_task(self._look_after(), name="relist jobs"))
 
     def _watch_children(self, place: str | None) -> None:
@@ -85,6 +102,23 @@ class Fleet:
             informer = Informer(self._cluster, resource, place, labels, fields, self._telemetry, listed, changed)
             self.informers.append(informer)
             self._tasks.append(asyncio.create_task(informer.run(), name=f"watch {informer.where}"))
+
+    def _watch_names(self, resource: Resource, place: str | None) -> None:
+        """That these objects are there, and whose, is all that is asked: their contents, tokens among them, are not even sent."""
+        children, kind = self._children, resource.kind
+        informer = Informer(
+            self._cluster,
+            resource,
+            place,
+            names.MANAGED_SELECTOR,
+            "",
+            self._telemetry,
+            lambda namespace, objects: children.objects_listed(kind, namespace, objects),
+            lambda event, raw: children.object_changed(kind, event, raw),
+            metadata_only=True,
+        )
+        self.informers.append(informer)
+        self._tasks.append(asyncio.create_task(informer.run(), name=f"watch {informer.where}"))
 
     async def stop(self) -> None:
         """End all loops and watches."""

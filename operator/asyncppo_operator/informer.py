@@ -36,6 +36,7 @@ class Informer:
         telemetry: Telemetry,
         listed: Callable[[str | None, list[Object]], None],
         changed: Callable[[str, Object], None],
+        metadata_only: bool = False,
     ) -> None:
         self._cluster = cluster
         self._resource = resource
@@ -45,6 +46,7 @@ class Informer:
         self._telemetry = telemetry
         self._listed = listed
         self._changed = changed
+        self._metadata_only = metadata_only
         self.synced = False
         self.error = ""
         self.reason = ""
@@ -83,13 +85,21 @@ class Informer:
 
     async def _once(self) -> None:
         """One list, then watches from there until one fails."""
-        objects, version = await self._cluster.list(self._resource, self._namespace, self._labels, self._fields)
+        objects, version = await self._cluster.list(
+            self._resource, self._namespace, self._labels, self._fields, self._metadata_only
+        )
         self._heard()
         self._listed(self._namespace, objects)
         self.synced = True
         while True:
             stream = self._cluster.watch(
-                self._resource, self._namespace, self._labels, version, WATCH_SECONDS, self._fields
+                self._resource,
+                self._namespace,
+                self._labels,
+                version,
+                WATCH_SECONDS,
+                self._fields,
+                self._metadata_only,
             )
             async for event in stream:
                 self._heard()

@@ -30,7 +30,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class Memory:
-    """counted: restarts already counted, by pod uid, of pods that still exist. suspending: since when a stop is under way."""
+    """counted: restarts already counted, by pod uid, of pods that still exist. suspending: since when a stop is under way.
+
+    storage: uid of the learner's volume claim, since it was made; it is never made twice.
+    """
 
     phase: Phase = Phase.PENDING
     started: datetime | None = None
@@ -39,6 +42,7 @@ class Memory:
     failures: Mapping[str, int] = field(default_factory=dict)
     counted: Mapping[str, int] = field(default_factory=dict)
     first_failure: Failure | None = None
+    storage: str = ""
 
     @property
     def total_failures(self) -> int:
@@ -81,6 +85,7 @@ def recall(status: Mapping[str, Any]) -> Memory:
             if isinstance(first, Mapping)
             else None
         ),
+        storage=str(status.get("storageUid") or ""),
     )
 
 

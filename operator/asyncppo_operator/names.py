@@ -15,6 +15,7 @@ LABEL_UID = f"{DOMAIN}/job-uid"
 LABEL_MANAGED = "app.kubernetes.io/managed-by"
 MANAGED_SELECTOR = f"{LABEL_MANAGED}={FIELD_MANAGER}"
 ANNOTATION_TEMPLATE = f"{DOMAIN}/template-hash"
+ANNOTATION_RENDERING = f"{DOMAIN}/rendering"
 
 PORT = 8080
 PORT_NAME = "http"

@@ -27,12 +27,14 @@ from asyncppo_operator.cluster import Cluster
 from asyncppo_operator.coordination import Coordination
 from asyncppo_operator.errors import ApiError, ForbiddenError, NotFoundError, OperatorError
 from asyncppo_operator.executor import Executor
-from asyncppo_operator.kinds import JOB
+from asyncppo_operator.kinds import CLAIM, JOB
 from asyncppo_operator.memory import FINAL, Memory, count_failures, recall
 from asyncppo_operator.names import Role
 from asyncppo_operator.plan.acceptance import Acceptance, accept
+from asyncppo_operator.plan.identity import manifest_text
 from asyncppo_operator.plan.lifecycle import Decision, Target, decide
-from asyncppo_operator.plan.planner import Facts, Observed, plan, replicas, roles
+from asyncppo_operator.plan.planner import Facts, Observed, plan, replicas, roles, to_hold
+from asyncppo_operator.plan.pods import Held
 from asyncppo_operator.probe import LearnerProbe
 from asyncppo_operator.settings import Settings
 from asyncppo_operator.shortfalls import Shortfalls
@@ -40,6 +42,7 @@ from asyncppo_operator.situation import Problem, Situation
 from asyncppo_operator.slots import Lane, Slots
 from asyncppo_operator.status import significant, summarize
 from asyncppo_operator.telemetry import Telemetry
+from asyncppo_operator.views import ChildView
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +90,9 @@ class JobLoop:
         self._new = not self.status.get("phase")
         self._first = True
         self._judged_generation = -1
-        self._executor = Executor(tools.cluster, key, self.uid)
+        self._executor = Executor(tools.cluster, tools.children, key, self.uid)
+        self._manifest = ""
+        self._held: dict[Role, Held] = {}
         self._shortfalls = Shortfalls(tools.children.complaints)
         self.probe = LearnerProbe(tools.session, tools.settings.timing.poll_seconds, self.wake)
         self.coordination = Coordination(tools.identity)
@@ -208,7 +213,7 @@ class JobLoop:
             self.problem = None
             return
         job = self.acceptance.job
-        decision = self._decide(job)
+        decision = await self._decide(job)
         if self._first:
             self.problem = None
             await self._begin(job, decision)
@@ -227,10 +232,12 @@ class JobLoop:
             self.problem = Problem(error.reason, str(error))
         except UserError as error:
             self.problem = Problem("InvalidTemplate", str(error))
+        decision = replace(decision, memory=self._with_storage(decision.memory))
         self._aim(job, decision)
         if decision.target is not Target.DELETED:
             settled = True if self._built else None
-            await self._write(self._situation(job, decision, self.problem, settled))
+            problem = self.problem or (None if decision.memory.phase in FINAL else self._storage_going())
+            await self._write(self._situation(job, decision, problem, settled))
         if decision.again is not None:
             self._look_in(decision.again)
 
@@ -241,7 +248,7 @@ class JobLoop:
             await self._write(self._situation(job, decision, self.problem, settled=False))
         else:
             await self._executor.recall_token()
-            # an operator that made no token had not looked yet whether the name is free
+            # an operator that made no token had not looked yet whether the names are free; or it was deleted: they are looked at again
             self._new = not self._executor.token
             self._aim(job, decision)
 
@@ -260,23 +267,89 @@ class JobLoop:
             return self.acceptance
         before = self.job
         if before is None and self.status.get("phase") not in (None, Phase.INVALID.value):
-            before = await recall_accepted(self._tools.cluster, self.key, self.uid)
+            recalled = await recall_accepted(self._tools.cluster, self.key, self.uid)
+            before, self._manifest = recalled or (None, "")
         judged = accept(self.raw, before, self._tools.settings)
+        if judged.job is not None:
+            self._manifest = manifest_text(judged.job, self._manifest)
         self._judged_generation = generation
         return judged
 
-    def _decide(self, job: AsyncPPOJob) -> Decision:
+    async def _decide(self, job: AsyncPPOJob) -> Decision:
         pods, now = self._tools.children.pods(self.key), datetime.now(UTC)
-        memory = recall(self.status)
+        memory = self._with_storage(recall(self.status))
+        lost = ""
         if memory.phase not in FINAL:
             memory = count_failures(memory, pods, now)
+            lost = await self._storage_lost(job, memory)
         timing = self._tools.settings.timing
-        return decide(job.spec, memory, self.probe.current, pods, now, timing)
+        return decide(job.spec, memory, self.probe.current, pods, now, timing, lost)
+
+    def _claim(self) -> ChildView | None:
+        """The learner's volume claim, as far as watches tell, if it is this job's."""
+        seen = self._tools.children.objects(self.key).get((CLAIM.kind, names.storage(self.key.name)))
+        return seen if seen is not None and seen.belongs_to(self.uid) else None
+
+    def _with_storage(self, memory: Memory) -> Memory:
+        claim = self._claim()
+        return memory if claim is None else replace(memory, storage=claim.uid)
+
+    async def _storage_lost(self, job: AsyncPPOJob, memory: Memory) -> str:
+        """What to say of a volume that the job had and that is gone; empty: it is there, or was not made yet.
+
+        An operator before this one did not note the claim; where a learner has told of its progress there was one.
+        """
+        if self._claim() is not None or not (memory.storage or self.status.get("progress")):
+            return ""
+        # this ends the job: the API server itself has the last word
+        claim = await self._executor.claim()
+        if claim is not None and claim.belongs_to(self.uid):
+            return ""
+        if claim is not None and job.spec.learner.adopt_storage and not claim.owner and not claim.deleting:
+            return ""
+        name = names.storage(self.key.name)
+        found = (
+            f"the volume claim {name} is gone"
+            if claim is None
+            else f"the volume claim {name} is not this job's any more"
+        )
+        return (
+            f"{found}, and with it the ledger, the checkpoints and the model; nothing starts at update 0 by itself. To go on, bring the "
+            "volume back under this name, from a copy or its PersistentVolume, delete this job and make it again with "
+            "learner.adoptStorage: true; to begin anew, delete it and make it again"
+        )
+
+    def _storage_going(self) -> Problem | None:
+        """A claim that is being deleted stays as long as a pod uses it: the last chance to save what it holds."""
+        claim = self._claim()
+        if claim is None or not claim.deleting:
+            return None
+        return Problem(
+            "StorageLost",
+            f"the volume claim {claim.name} is being deleted and goes with the learner's pod, and with it the ledger, the checkpoints and "
+            "the model: copy what is needed while the pod runs",
+        )
+
+    async def _hold(self, job: AsyncPPOJob) -> None:
+        """See which roles' pods stay as an operator before this one rendered them, and how that was."""
+        children = self._tools.children
+        sets = {role: view for role, view in children.sets(self.key).items() if view.job_uid == self.uid}
+        wanted = to_hold(job, sets, children.pods(self.key), self._held, self._tools.settings)
+        for role in wanted:
+            if role not in self._held and (held := await self._executor.rendered(role)) is not None:
+                self._held[role] = held
+        self._held = {role: held for role, held in self._held.items() if role in wanted}
+
+    def _token(self) -> str:
+        """The token for the job's Secret, should that be missing: the one its pods hold."""
+        return self._executor.token or secrets.token_urlsafe(32)
 
     async def _do(self, job: AsyncPPOJob, decision: Decision) -> None:
         """Carry out the plan. What an end asks for waits for the next turn: its status is stored by then."""
         children, afresh = self._tools.children, self._builds and self._due_afresh()
-        observed = Observed(children.pods(self.key), secrets.token_urlsafe(32), self._tools.facts)
+        await self._hold(job)
+        pods = children.pods(self.key)
+        observed = Observed(pods, self._token(), self._tools.facts, self._manifest, self._held)
         wanted = plan(job, decision.target, observed, self._tools.settings)
         if not (self._builds or self._built):
             # nothing of what is there was compared yet by this operator: that is for a builder

@@ -81,6 +81,7 @@ def _remembered(memory: Memory) -> Status:
         "suspendingTime": format_time(memory.suspending) if memory.suspending else None,
         "failures": dict(memory.failures) or None,
         "countedRestarts": dict(memory.counted) or None,
+        "storageUid": memory.storage or None,
     }
     if memory.first_failure is not None:
         first = memory.first_failure

@@ -48,6 +48,7 @@ class PodView:
     job_uid: str = ""
     ip: str = ""
     template_hash: str = ""
+    rendering: str = ""
     ready: bool = False
     running: bool = False
     deleting: bool = False
@@ -69,6 +70,24 @@ class SetView:
     generation: int
     job_uid: str = ""
     deleting: bool = False
+    template_hash: str = ""
+    rendering: str = ""
+
+
+@dataclass(frozen=True)
+class ChildView:
+    """Any object with a name of ours, by its metadata. job_uid: what its label says; owner: uid of the controller that owns it."""
+
+    kind: str
+    name: str
+    uid: str
+    job_uid: str = ""
+    owner: str = ""
+    deleting: bool = False
+
+    def belongs_to(self, job_uid: str) -> bool:
+        """Whether it is that job's: by the label that all of a job's objects carry, or by its owner, should a label be lost."""
+        return job_uid in (self.job_uid, self.owner)
 
 
 def brief(text: object, limit: int = MESSAGE_LIMIT) -> str:
@@ -90,6 +109,7 @@ def pod_view(raw: Raw) -> PodView | None:
         return None
     if ordinal is None:
         return None
+    annotations = metadata.get("annotations") or {}
     containers = _containers(status, role)
     main = next((c for c in containers if c.get("name") == role.value), {})
     state = main.get("state") or {}
@@ -101,7 +121,8 @@ def pod_view(raw: Raw) -> PodView | None:
         ordinal=int(ordinal.group(1)),
         job_uid=str(labels.get(names.LABEL_UID) or ""),
         ip=str(status.get("podIP") or ""),
-        template_hash=str((metadata.get("annotations") or {}).get(names.ANNOTATION_TEMPLATE) or ""),
+        template_hash=str(annotations.get(names.ANNOTATION_TEMPLATE) or ""),
+        rendering=str(annotations.get(names.ANNOTATION_RENDERING) or ""),
         ready=_condition(status, "Ready").get("status") == "True",
         running="running" in state,
         deleting=bool(metadata.get("deletionTimestamp")),
@@ -113,9 +134,25 @@ def pod_view(raw: Raw) -> PodView | None:
     )
 
 
+def child_view(kind: str, raw: Raw) -> ChildView:
+    """Of an object or of its metadata alone."""
+    metadata = raw.get("metadata") or {}
+    owners = [o for o in metadata.get("ownerReferences") or [] if isinstance(o, Mapping)]
+    controller = next((o for o in owners if o.get("controller")), owners[0] if owners else {})
+    return ChildView(
+        kind=kind,
+        name=str(metadata.get("name") or ""),
+        uid=str(metadata.get("uid") or ""),
+        job_uid=str((metadata.get("labels") or {}).get(names.LABEL_UID) or ""),
+        owner=str(controller.get("uid") or ""),
+        deleting=bool(metadata.get("deletionTimestamp")),
+    )
+
+
 def set_view(raw: Raw) -> SetView:
     """A StatefulSet."""
     metadata, spec, status = raw.get("metadata") or {}, raw.get("spec") or {}, raw.get("status") or {}
+    template = ((spec.get("template") or {}).get("metadata") or {}).get("annotations") or {}
     return SetView(
         name=str(metadata.get("name") or ""),
         uid=str(metadata.get("uid") or ""),
@@ -124,6 +161,8 @@ def set_view(raw: Raw) -> SetView:
         generation=_number(metadata.get("generation")),
         job_uid=str((metadata.get("labels") or {}).get(names.LABEL_UID) or ""),
         deleting=bool(metadata.get("deletionTimestamp")),
+        template_hash=str(template.get(names.ANNOTATION_TEMPLATE) or ""),
+        rendering=str(template.get(names.ANNOTATION_RENDERING) or ""),
     )
 
 

@@ -51,17 +51,25 @@ def accept(raw: Mapping[str, Any], before: AsyncPPOJob | None, settings: Setting
         kept = None if before is None else _with_changeable_fields(before, raw, settings)
         return Acceptance(kept, "InvalidSpec", str(error))
     choice = choice_reason(asked, before)
-    if before is None:
-        return Acceptance(wanted, "Accepted", "the spec is valid", choice)
-    refused = changes_refused(before.spec, wanted.spec)
-    if not refused:
-        return Acceptance(wanted, "Accepted", "the spec is valid", choice)
+    refused = changes_refused(before.spec, wanted.spec) if before is not None else []
+    if before is None or not refused:
+        return Acceptance(wanted, "Accepted", f"the spec is valid{_warning(wanted)}", choice)
     text = "; ".join(str(problem) for problem in refused)
     return Acceptance(
         _with_changeable_fields(before, raw, settings),
         "ImmutableField",
         f"{text}. Until then the job runs on as it was",
         choice,
+    )
+
+
+def _warning(job: AsyncPPOJob) -> str:
+    """What is valid and may not be what was meant."""
+    if job.spec.ttl_seconds_after_finished is None or job.spec.learner.retain_storage:
+        return ""
+    return (
+        f"; but {job.spec.ttl_seconds_after_finished} s after its end the job is deleted, and with it its volume and the trained model: "
+        "copy them before that, or set learner.retainStorage: true"
     )
 
 

@@ -50,8 +50,10 @@ def decide(
     pods: Sequence[PodView],
     now: datetime,
     timing: Timing,
+    lost: str = "",
 ) -> Decision:
-    """The next phase. `learner`: its newest answer, None when it does not answer. `pods`: all that exist. Failures are counted already."""
+    """The next phase. `learner`: its newest answer, None when it does not answer. `pods`: all that exist. Failures are counted already.
+    `lost`: what is to be said of the learner's volume, that was there and is gone."""
     if memory.phase in FINAL:
         return _over(spec, memory, pods, now, timing)
     if learner is not None and learner.phase == "Complete":
@@ -62,6 +64,8 @@ def decide(
         role = Role.LEARNER
         failure = Failure(role.value, names.pod(learner.job, role, 0), "LearnerFailed", text, format_time(now))
         return _fail(memory, "LearnerFailed", text, failure, now)
+    if lost:
+        return _fail(memory, "StorageLost", lost, memory.first_failure, now)
     if memory.total_failures > spec.backoff_limit:
         text = f"{memory.total_failures} failures, backoffLimit is {spec.backoff_limit}"
         return _fail(memory, "BackoffLimitExceeded", text, memory.first_failure, now)

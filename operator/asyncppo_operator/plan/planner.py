@@ -5,8 +5,9 @@ Owns which objects exist when, their order, owners, and which pods are outdated.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from asyncppo.api.correction import Strategy
 from asyncppo.api.job import API_VERSION, KIND, AsyncPPOJob
@@ -14,9 +15,9 @@ from asyncppo_operator import names
 from asyncppo_operator.names import Role
 from asyncppo_operator.plan import identity, workloads
 from asyncppo_operator.plan.lifecycle import Target
-from asyncppo_operator.plan.pods import Object, template_hash
+from asyncppo_operator.plan.pods import Held, Object, pod_template, template_hash
 from asyncppo_operator.settings import Settings
-from asyncppo_operator.views import PodView
+from asyncppo_operator.views import PodView, SetView
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,14 @@ class Ref:
 class Plan:
     """apply: server-side, StatefulSets last. once: created if absent, never changed. delete: if there. restart: outdated pods.
 
-    delete_job: the job's time-to-live is over.
+    adopt: may be taken over though they are not this job's, if they are nobody's. delete_job: the job's time-to-live is over.
     """
 
     apply: Sequence[Object] = ()
     once: Sequence[Object] = ()
     delete: Sequence[Ref] = ()
     restart: Sequence[str] = ()
+    adopt: Sequence[Ref] = ()
     delete_job: bool = False
 
 
@@ -51,11 +53,16 @@ class Facts:
 
 @dataclass(frozen=True)
 class Observed:
-    """What is there of a job: its pods, and the token drawn for it should it have none yet."""
+    """What is there of a job: its pods, the token that its Secret holds or would hold, pod specs to keep.
+
+    manifest: the text for its ConfigMap; empty: as this operator would write it.
+    """
 
     pods: Sequence[PodView] = ()
     token: str = ""
     facts: Facts = field(default_factory=Facts)
+    manifest: str = ""
+    held: Mapping[Role, Held] = field(default_factory=dict)
 
 
 def roles(job: AsyncPPOJob) -> list[Role]:
@@ -83,19 +90,45 @@ def plan(job: AsyncPPOJob, target: Target, observed: Observed, settings: Setting
         return Plan(delete_job=True)
     if target is Target.GONE:
         return Plan(delete=_workload_refs(job, observed.facts))
-    objects = _base_objects(job)
+    objects = _base_objects(job, observed.manifest)
     if settings.network_policy.enabled:
         objects.append(workloads.network_policy(job, settings))
-    for role in roles(job):
+    templates = {role: pod_template(job, role, settings, observed.held.get(role)) for role in roles(job)}
+    for role, template in templates.items():
         count = replicas(job, role, target)
         objects.append(workloads.service(job, role))
         objects.append(workloads.disruption_budget(job, role, observed.facts.budget_api))
-        objects.append(workloads.stateful_set(job, role, count, settings))
+        objects.append(workloads.stateful_set(job, role, count, template))
     return Plan(
         apply=[_owned(job, manifest) for manifest in objects],
         once=[_owned(job, identity.token_secret(job, observed.token))],
-        restart=_outdated(job, observed.pods) if target is Target.RUN else (),
+        restart=_outdated(templates, observed.pods) if target is Target.RUN else (),
+        adopt=[Ref("v1", "PersistentVolumeClaim", names.storage(job.metadata.name))]
+        if job.spec.learner.adopt_storage
+        else (),
     )
+
+
+def to_hold(
+    job: AsyncPPOJob, sets: Mapping[Role, SetView], pods: Sequence[PodView], known: Collection[Role], settings: Settings
+) -> list[Role]:
+    """Roles whose pod spec stays as another operator (another version of it, or with other settings) rendered it.
+
+    A job has one rendering: its programs talk to each other. So it takes the new one with all its pods, when these start anyway:
+    after a suspension, or when an edit replaces the pods of one role. `known`: roles whose spec to hold is known already.
+    """
+    wanted = roles(job)
+    if all(pod.deleting for pod in pods) or any(role not in sets and role not in known for role in wanted):
+        return []
+    if any(role in sets and sets[role].template_hash != template_hash(job, role) for role in wanted):
+        return []
+    return [
+        role for role in wanted if role in known or sets[role].rendering != _called(pod_template(job, role, settings))
+    ]
+
+
+def _called(template: Mapping[str, Any]) -> str:
+    return str(template["metadata"]["annotations"].get(names.ANNOTATION_RENDERING) or "")
 
 
 def applied_hash(manifest: Mapping[str, object]) -> str:
@@ -103,8 +136,9 @@ def applied_hash(manifest: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _base_objects(job: AsyncPPOJob) -> list[Object]:
-    return [identity.service_account(job), identity.config_map(job), identity.storage_claim(job)]
+def _base_objects(job: AsyncPPOJob, manifest: str) -> list[Object]:
+    text = manifest or identity.manifest_text(job, "")
+    return [identity.service_account(job), identity.config_map(job, text), identity.storage_claim(job)]
 
 
 def _owned(job: AsyncPPOJob, manifest: Object) -> Object:
@@ -125,11 +159,17 @@ def _owned(job: AsyncPPOJob, manifest: Object) -> Object:
     return {**manifest, "metadata": metadata}
 
 
-def _outdated(job: AsyncPPOJob, pods: Sequence[PodView]) -> list[str]:
-    """Pods made before the role's image, resources or overlay changed. All of a role at once: no rolling, no spare device."""
-    hashes = {role: template_hash(job, role) for role in roles(job)}
+def _outdated(templates: Mapping[Role, Object], pods: Sequence[PodView]) -> list[str]:
+    """Pods made before the role's image, resources or overlay changed, or rendered otherwise than those they talk to. All of a role
+    at once: no rolling, no spare device."""
+    wanted = {
+        role: (str(template["metadata"]["annotations"][names.ANNOTATION_TEMPLATE]), _called(template))
+        for role, template in templates.items()
+    }
     return sorted(
-        pod.name for pod in pods if not pod.deleting and pod.role in hashes and pod.template_hash != hashes[pod.role]
+        pod.name
+        for pod in pods
+        if not pod.deleting and pod.role in wanted and (pod.template_hash, pod.rendering) != wanted[pod.role]
     )
 
 

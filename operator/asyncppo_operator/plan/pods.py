@@ -7,6 +7,7 @@ around it (`workloads.py`).
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from asyncppo.api.job import AsyncPPOJob
@@ -45,8 +46,16 @@ def template_hash(job: AsyncPPOJob, role: Role) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def pod_template(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
-    """The role's PodTemplateSpec. UserError when the overlay cannot be merged."""
+@dataclass(frozen=True)
+class Held:
+    """A pod spec as another operator rendered it, and what that called its rendering; empty: it had no name for it."""
+
+    spec: Object
+    rendering: str
+
+
+def pod_template(job: AsyncPPOJob, role: Role, settings: Settings, held: Held | None = None) -> Object:
+    """The role's PodTemplateSpec, around the pod spec that is `held`, if one is. UserError when the overlay cannot be merged."""
     name = job.metadata.name
     rendered = {"metadata": {"labels": names.labels(name, role)}, "spec": _pod_spec(job, role, settings)}
     merged = merge(rendered, role_spec(job, role).template)
@@ -61,7 +70,15 @@ def pod_template(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
         **_object(metadata, "annotations", "metadata."),
         names.ANNOTATION_TEMPLATE: template_hash(job, role),
     }
-    return {**merged, "metadata": metadata, "spec": _with_quantities_as_text(_object(merged, "spec"))}
+    spec = _with_quantities_as_text(_object(merged, "spec")) if held is None else held.spec
+    if called := rendering(spec) if held is None else held.rendering:
+        metadata["annotations"][names.ANNOTATION_RENDERING] = called
+    return {**merged, "metadata": metadata, "spec": spec}
+
+
+def rendering(spec: Mapping[str, Any]) -> str:
+    """What a rendered pod spec is called: as long as the job's part of it is the same, another name means another operator's."""
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _object(parent: Mapping[str, Any], key: str, path: str = "") -> Object:

@@ -7,11 +7,11 @@ Owns these objects. Pods have stable names (a rollout's is its member name) and 
 from asyncppo.api.job import AsyncPPOJob
 from asyncppo_operator import names
 from asyncppo_operator.names import Role
-from asyncppo_operator.plan.pods import Object, pod_template
+from asyncppo_operator.plan.pods import Object
 from asyncppo_operator.settings import Settings
 
 
-def stateful_set(job: AsyncPPOJob, role: Role, replicas: int, settings: Settings) -> Object:
+def stateful_set(job: AsyncPPOJob, role: Role, replicas: int, template: Object) -> Object:
     """The role's pods."""
     name = job.metadata.name
     return {
@@ -25,7 +25,7 @@ def stateful_set(job: AsyncPPOJob, role: Role, replicas: int, settings: Settings
             "updateStrategy": {"type": "OnDelete"},
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": names.selector(name, role)},
-            "template": pod_template(job, role, settings),
+            "template": template,
         },
     }
 

@@ -46,6 +46,7 @@ FULL: dict[str, Any] = {
         "message": "x",
         "at": "2026-01-02T03:04:05Z",
     },
+    "storageUid": "1111-uid",
 }
 
 

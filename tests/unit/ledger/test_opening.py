@@ -84,6 +84,20 @@ def test_another_job_is_refused(job: Job) -> None:
     job.ledger = Ledger.open(job.path, settings(), 0.0)
 
 
+def test_another_jobs_run_is_adopted_where_that_is_asked_for_and_then_is_this_jobs(job: Job) -> None:
+    sender = job.member()
+    job.grant(sender, 2)
+    job.ledger.close()
+    with Ledger.open(job.path, settings(job_uid="job-2"), 0.0, adopt=True) as adopted:
+        assert adopted.view().job_uid == "job-2"
+        assert adopted.totals().leased == 2
+    with pytest.raises(LedgerUnusableError, match=r"another job.*learner.adoptStorage"):
+        Ledger.open(job.path, settings(), 0.0)
+    with pytest.raises(LedgerUnusableError, match="another specification"):
+        Ledger.open(job.path, settings(fingerprint="spec-2"), 0.0, adopt=True)
+    job.ledger = Ledger.open(job.path, settings(job_uid="job-2"), 0.0)
+
+
 @pytest.mark.parametrize("change", [{"fingerprint": "spec-2"}, {"group_size": 3}, {"exact": False}])
 def test_another_specification_is_refused(job: Job, change: dict[str, object]) -> None:
     job.ledger.close()

@@ -62,6 +62,7 @@ def test_memory_comes_back_from_the_status() -> None:
         failures={"rollout": 2},
         counted={"u": 1},
         first_failure=Failure("rollout", "p", "Error", "boom", "t"),
+        storage="claim-uid",
     )
     assert recall({"phase": memory.phase.value, **_remembered(memory)}) == memory
 
@@ -71,7 +72,16 @@ JUNK = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-FIELDS = ("phase", "startTime", "completionTime", "suspendingTime", "failures", "countedRestarts", "firstFailure")
+FIELDS = (
+    "phase",
+    "startTime",
+    "completionTime",
+    "suspendingTime",
+    "failures",
+    "countedRestarts",
+    "firstFailure",
+    "storageUid",
+)
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), JUNK))

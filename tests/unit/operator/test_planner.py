@@ -15,7 +15,7 @@ from asyncppo_operator.names import Role
 from asyncppo_operator.plan.acceptance import accept
 from asyncppo_operator.plan.lifecycle import Target
 from asyncppo_operator.plan.planner import Facts, Observed, Plan, applied_hash, plan
-from asyncppo_operator.plan.pods import template_hash
+from asyncppo_operator.plan.pods import pod_template
 from asyncppo_operator.settings import Images, NetworkPolicySettings, Settings
 from asyncppo_runtime.old_logit.__main__ import program_parser
 
@@ -178,12 +178,21 @@ def test_an_overlay_that_cannot_be_merged_is_the_users_error() -> None:
         planned(rollout={"template": {"spec": {"containers": [{"image": "x"}]}}})
 
 
+def as_made(job: AsyncPPOJob, role: Role) -> dict[str, str]:
+    """What a pod says that was made by this operator of this job."""
+    annotations = pod_template(job, role, SETTINGS)["metadata"]["annotations"]
+    return {
+        "template_hash": annotations[names.ANNOTATION_TEMPLATE],
+        "rendering": annotations[names.ANNOTATION_RENDERING],
+    }
+
+
 def test_changed_resources_restart_a_roles_pods_and_no_others() -> None:
     job = accepted()
     pods = [
-        pod(Role.LEARNER, template_hash=template_hash(job, Role.LEARNER)),
-        pod(Role.ROLLOUT, 0, template_hash=template_hash(job, Role.ROLLOUT)),
-        pod(Role.ROLLOUT, 1, template_hash=template_hash(job, Role.ROLLOUT), deleting=True),
+        pod(Role.LEARNER, **as_made(job, Role.LEARNER)),
+        pod(Role.ROLLOUT, 0, **as_made(job, Role.ROLLOUT)),
+        pod(Role.ROLLOUT, 1, **as_made(job, Role.ROLLOUT), deleting=True),
     ]
     assert planned(observed=Observed(pods)).restart == []
     changed = planned(observed=Observed(pods), rollout={"resources": {"limits": {"cpu": 2}}})
@@ -192,7 +201,7 @@ def test_changed_resources_restart_a_roles_pods_and_no_others() -> None:
 
 def test_a_new_operator_restarts_no_pod() -> None:
     job = accepted()
-    pods = [pod(Role.ROLLOUT, 0, template_hash=template_hash(job, Role.ROLLOUT))]
+    pods = [pod(Role.ROLLOUT, 0, **as_made(job, Role.ROLLOUT))]
     newer = Settings(images=Images(rollout="rollout:9"))
     kept = accept(raw_job(), job, newer).job
     assert kept is not None

@@ -91,7 +91,10 @@ class LearnerProgram:
             discard_overlong=job.spec.sampling.overlong is Overlong.DISCARD,
             fallback=job.spec.old_logits.on_unavailable is OnUnavailable.FALLBACK,
         )
-        ledger = OwnThread("ledger", lambda: Ledger.open(directory / "ledger.db", settings, time.monotonic()))
+        adopt = job.spec.learner.adopt_storage
+        ledger = OwnThread(
+            "ledger", lambda: Ledger.open(directory / "ledger.db", settings, time.monotonic(), adopt=adopt)
+        )
         try:
             trainer = OwnThread("trainer", lambda: Trainer(job.spec, directory / SNAPSHOTS, directory / WEIGHTS))
             try:

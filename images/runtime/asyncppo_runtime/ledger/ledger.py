@@ -43,13 +43,18 @@ class Ledger(LedgerReader):
         self._clock = LeaseClock()
 
     @classmethod
-    def open(cls, path: Path, settings: LedgerSettings, now: float) -> "Ledger":
+    def open(cls, path: Path, settings: LedgerSettings, now: float, *, adopt: bool = False) -> "Ledger":
         """Create or reopen. Restarts the clock of every lease in flight. Raises LedgerUnusableError: another job's ledger, a
-        network file system, a damaged file, or one that another process has open for writing."""
+        network file system, a damaged file, or one that another process has open for writing. adopt: another job's becomes this
+        job's, if it is a run of the same specification."""
         db = open_writer(path, new_facts(settings))
         try:
-            _check_identity(path, stored_settings(db), settings)
+            there = stored_settings(db)
+            _check_identity(path, there, settings, adopt)
             with db.transaction():
+                if there.job_uid != settings.job_uid:
+                    db.event(now, "adopted", settings.job_uid, there.job_uid)
+                    db.set_fact("job_uid", settings.job_uid)
                 db.event(now, "opened", settings.job_uid)
             return cls(db, settings)
         except BaseException:
@@ -293,16 +298,21 @@ def new_facts(settings: LedgerSettings) -> dict[str, int | str]:
     }
 
 
-def _check_identity(path: Path, there: LedgerSettings, asked: LedgerSettings) -> None:
-    if there.job_uid != asked.job_uid:
+def _check_identity(path: Path, there: LedgerSettings, asked: LedgerSettings, adopt: bool) -> None:
+    if there.job_uid != asked.job_uid and not adopt:
         raise LedgerUnusableError(
-            f"{path} holds the run of another job (uid {there.job_uid}, this one is {asked.job_uid}): choose another folder"
+            f"{path} holds the run of another job (uid {there.job_uid}, this one is {asked.job_uid}): choose another folder, or go on "
+            "with that run by learner.adoptStorage: true"
         )
     same = replace(
-        asked, max_attempts=there.max_attempts, discard_overlong=there.discard_overlong, fallback=there.fallback
+        asked,
+        job_uid=there.job_uid,
+        max_attempts=there.max_attempts,
+        discard_overlong=there.discard_overlong,
+        fallback=there.fallback,
     )
     if there != same:
         raise LedgerUnusableError(
-            f"{path} holds a run of this job under another specification (fingerprint {there.fingerprint}, now "
+            f"{path} holds a run under another specification (fingerprint {there.fingerprint}, now "
             f"{asked.fingerprint}): go on with the specification it was started with, or choose another folder"
         )

@@ -27,6 +27,7 @@ CHANGEABLE: tuple[str, ...] = (
     "learner.resources",
     "learner.template",
     "learner.retainStorage",
+    "learner.adoptStorage",
     "learner.threads",
     "rollout.image",
     "rollout.resources",

@@ -68,7 +68,10 @@ class LearnerSpec(RoleSpec):
     storage_class_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
     """Class of that volume; default: the cluster's default class."""
     retain_storage: bool = False
-    """Keep the volume when the job is deleted."""
+    """Keep the volume when the job is deleted, by `ttlSecondsAfterFinished` too; without it the trained model goes with the job."""
+    adopt_storage: bool = False
+    """Take over a volume claim of this job's name that is there already and nobody's, such as one that an earlier job of this name
+    left by `retainStorage`, and go on with the run it holds. Without it the name counts as taken."""
     threads: NonNegativeInt = 0
     """CPU threads of one forward; 0 lets torch choose."""
 

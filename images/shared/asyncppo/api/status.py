@@ -270,3 +270,5 @@ class JobStatus(ApiModel):
     """Restarts already counted as failures, by pod uid."""
     first_failure: FirstFailure | None = None
     """The first failure: the root cause."""
+    storage_uid: str | None = None
+    """Uid of the learner's volume claim, since it was made: a claim that is lost is never made anew in silence."""
