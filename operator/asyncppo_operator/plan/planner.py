@@ -55,7 +55,8 @@ class Facts:
 class Observed:
     """What is there of a job: its pods, the token that its Secret holds or would hold, pod specs to keep.
 
-    manifest: the text for its ConfigMap; empty: as this operator would write it.
+    manifest: the text for its ConfigMap; empty: as this operator would write it. single_token: the Secret is of the kind whose one token
+    serves every role.
     """
 
     pods: Sequence[PodView] = ()
@@ -63,6 +64,7 @@ class Observed:
     facts: Facts = field(default_factory=Facts)
     manifest: str = ""
     held: Mapping[Role, Held] = field(default_factory=dict)
+    single_token: bool = False
 
 
 def roles(job: AsyncPPOJob) -> list[Role]:
@@ -93,7 +95,8 @@ def plan(job: AsyncPPOJob, target: Target, observed: Observed, settings: Setting
     objects = _base_objects(job, observed.manifest)
     if settings.network_policy.enabled:
         objects.append(workloads.network_policy(job, settings))
-    templates = {role: pod_template(job, role, settings, observed.held.get(role)) for role in roles(job)}
+    single = observed.single_token
+    templates = {role: pod_template(job, role, settings, observed.held.get(role), single) for role in roles(job)}
     for role, template in templates.items():
         count = replicas(job, role, target)
         objects.append(workloads.service(job, role))
@@ -101,7 +104,7 @@ def plan(job: AsyncPPOJob, target: Target, observed: Observed, settings: Setting
         objects.append(workloads.stateful_set(job, role, count, template))
     return Plan(
         apply=[_owned(job, manifest) for manifest in objects],
-        once=[_owned(job, identity.token_secret(job, observed.token))],
+        once=[_owned(job, identity.token_secret(job, observed.token, single))],
         restart=_outdated(templates, observed.pods) if target is Target.RUN else (),
         adopt=[Ref("v1", "PersistentVolumeClaim", names.storage(job.metadata.name))]
         if job.spec.learner.adopt_storage
@@ -110,7 +113,12 @@ def plan(job: AsyncPPOJob, target: Target, observed: Observed, settings: Setting
 
 
 def to_hold(
-    job: AsyncPPOJob, sets: Mapping[Role, SetView], pods: Sequence[PodView], known: Collection[Role], settings: Settings
+    job: AsyncPPOJob,
+    sets: Mapping[Role, SetView],
+    pods: Sequence[PodView],
+    known: Collection[Role],
+    settings: Settings,
+    single_token: bool = False,
 ) -> list[Role]:
     """Roles whose pod spec stays as another operator (another version of it, or with other settings) rendered it.
 
@@ -123,7 +131,9 @@ def to_hold(
     if any(role in sets and sets[role].template_hash != template_hash(job, role) for role in wanted):
         return []
     return [
-        role for role in wanted if role in known or sets[role].rendering != _called(pod_template(job, role, settings))
+        role
+        for role in wanted
+        if role in known or sets[role].rendering != _called(pod_template(job, role, settings, single=single_token))
     ]
 
 

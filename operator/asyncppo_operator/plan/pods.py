@@ -54,10 +54,15 @@ class Held:
     rendering: str
 
 
-def pod_template(job: AsyncPPOJob, role: Role, settings: Settings, held: Held | None = None) -> Object:
-    """The role's PodTemplateSpec, around the pod spec that is `held`, if one is. UserError when the overlay cannot be merged."""
+def pod_template(
+    job: AsyncPPOJob, role: Role, settings: Settings, held: Held | None = None, single: bool = False
+) -> Object:
+    """The role's PodTemplateSpec, around the pod spec that is `held`, if one is. UserError when the overlay cannot be merged.
+
+    single: the job's Secret holds one token for every role, as it did before roles had their own.
+    """
     name = job.metadata.name
-    rendered = {"metadata": {"labels": names.labels(name, role)}, "spec": _pod_spec(job, role, settings)}
+    rendered = {"metadata": {"labels": names.labels(name, role)}, "spec": _pod_spec(job, role, settings, single)}
     merged = merge(rendered, role_spec(job, role).template)
     metadata = _object(merged, "metadata")
     # after the overlay: what selects and tells pods apart is not the user's to change
@@ -89,7 +94,7 @@ def _object(parent: Mapping[str, Any], key: str, path: str = "") -> Object:
     return dict(value)
 
 
-def _pod_spec(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
+def _pod_spec(job: AsyncPPOJob, role: Role, settings: Settings, single: bool) -> Object:
     name = job.metadata.name
     spec: Object = {
         "serviceAccountName": names.account(name),
@@ -107,15 +112,61 @@ def _pod_spec(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
         "containers": [_container(job, role, settings)],
         "volumes": [
             {"name": "job", "configMap": {"name": names.config(name)}},
-            {"name": "token", "secret": {"secretName": names.token(name), "defaultMode": 0o440}},
+            *_token_volumes(name, role, single),
             {"name": "tmp", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _shm_size(role_spec(job, role))}},
             _data_volume(name, role),
         ],
     }
+    if role is not Role.LEARNER and not single:
+        spec["initContainers"] = [_token_maker(job, role, settings)]
     if settings.images.pull_secrets:
         spec["imagePullSecrets"] = [{"name": secret} for secret in settings.images.pull_secrets]
     return spec
+
+
+def _token_volumes(name: str, role: Role, single: bool) -> list[Object]:
+    """Where the program finds its token. A worker's is made by its init container, which alone sees the role's key: whoever has that
+    is every member of the role, and workers run code of environments."""
+    secret: Object = {"secretName": names.token(name), "defaultMode": 0o440}
+    if single:
+        return [{"name": "token", "secret": secret}]
+    if role is Role.LEARNER:
+        file = names.TOKEN_FILE.rsplit("/", 1)[1]
+        return [{"name": "token", "secret": {**secret, "items": [{"key": names.CONTROL_KEY, "path": file}]}}]
+    file = names.ROLE_KEY_FILE.rsplit("/", 1)[1]
+    return [
+        {"name": "token", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        {"name": "role-key", "secret": {**secret, "items": [{"key": role.value, "path": file}]}},
+    ]
+
+
+def _token_maker(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
+    """The init container that makes the worker's own token. It asks for what the worker asks for, which costs nothing: they never run
+    at the same time, and quotas and limit ranges that the worker passes it passes too."""
+    worker = _container(job, role, settings)
+    made: Object = {
+        "name": "token",
+        "image": worker["image"],
+        "imagePullPolicy": worker["imagePullPolicy"],
+        "command": ["python", "-m", "asyncppo.wire.tokens"],
+        "args": [
+            "--key-file", names.ROLE_KEY_FILE,
+            "--role", role.value,
+            "--name", "$(POD_NAME)",
+            "--output", names.TOKEN_FILE,
+        ],
+        "env": _environment(),
+        "securityContext": worker["securityContext"],
+        "terminationMessagePolicy": worker["terminationMessagePolicy"],
+        "volumeMounts": [
+            {"name": "role-key", "mountPath": names.ROLE_KEY_FILE.rsplit("/", 1)[0], "readOnly": True},
+            {"name": "token", "mountPath": names.TOKEN_FILE.rsplit("/", 1)[0]},
+        ],
+    }  # fmt: skip
+    if "resources" in worker:
+        made["resources"] = worker["resources"]
+    return made
 
 
 def _data_volume(name: str, role: Role) -> Object:

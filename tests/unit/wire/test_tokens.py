@@ -145,7 +145,7 @@ async def test_every_route_is_somebodys_and_nobody_elses(learner: tuple[web.Appl
 
 async def test_a_member_speaks_for_itself_only(learner: tuple[web.Application, str, Board]) -> None:
     app, url, board = learner
-    assert NAMED == {path for path in BODIES if "envelope" in BODIES[path] or "name" in BODIES[path]}
+    assert {path for path in BODIES if "envelope" in BODIES[path] or "name" in BODIES[path]} == NAMED
     for path in sorted(NAMED):
         role = Role.ROLLOUT if path in routes.ALLOWED[Role.ROLLOUT] else Role.OLD_LOGIT
         before = board.reached

@@ -59,9 +59,9 @@ def learner_application(
     storage_failed: Callable[[LedgerStorageError], None],
     context_length: int,
 ) -> web.Application:
-    """Put the routes of `asyncppo.wire.routes` together. token: the job's control token. desk: where the strategy has old-logit workers. storage_failed: told when the
-    ledger could not write, which ends the job: whoever called would only try again for ever. context_length: of the job, which bounds
-    an upload."""
+    """Put the routes of `asyncppo.wire.routes` together. token: the job's control token. desk: where the strategy has old-logit
+    workers. storage_failed: told when the ledger could not write, which ends the job: whoever called would only try again for ever.
+    context_length: of the job, which bounds an upload."""
     app = application(identify(token), registry, ready)
     upload = min(BULK_LIMIT, UPLOAD_BATCH * (context_length * BYTES_PER_TOKEN + BYTES_PER_TRAJECTORY))
 

@@ -29,9 +29,9 @@ from asyncppo.wire.tokens import Role, token_of
 class SimulatedRollout:
     """Joins, obeys, beats.
 
-    token: control's, from which its own is made. work: seconds each command takes it. lease_of: asks the learner's side which lease an incarnation holds (None: it samples nothing).
-    sampled: every segment's (lease, index, version) ever sampled. load_error: reason with which it refuses to load. ready: set once
-    it has sampled.
+    token: control's, from which its own is made. work: seconds each command takes it. lease_of: asks the learner's side which lease an
+    incarnation holds (None: it samples nothing). sampled: every segment's (lease, index, version) ever sampled. load_error: reason with
+    which it refuses to load. ready: set once it has sampled.
     """
 
     def __init__(
