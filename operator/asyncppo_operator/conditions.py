@@ -24,6 +24,7 @@ class Kind(StrEnum):
     SYNC_HEALTHY = "SyncHealthy"
     EXACT = "Exact"
     LEDGER_BALANCED = "LedgerBalanced"
+    ENVIRONMENT_HEALTHY = "EnvironmentHealthy"
     SUSPENDED = "Suspended"
     COMPLETE = "Complete"
     FAILED = "Failed"
@@ -39,6 +40,7 @@ ON_THE_WAY = frozenset(
         "NoCoordinator",
         "NoRollouts",
         "NothingTrained",
+        "NoTrajectory",
         "Reconciling",
     }
 )

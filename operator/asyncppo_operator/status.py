@@ -34,6 +34,7 @@ FIGURES = frozenset(
         "ledger",
         "syncs",
         "throughput",
+        "notes",
         "message",
     }
 )
@@ -45,9 +46,11 @@ MESSAGE_ORDER = (
     Kind.ROLLOUTS_READY,
     Kind.OLD_LOGITS_READY,
     Kind.LEDGER_BALANCED,
+    Kind.ENVIRONMENT_HEALTHY,
     Kind.EXACT,
     Kind.SYNC_HEALTHY,
 )
+MOST_NOTES = 8
 BY_DESIGN = frozenset({"ApproximateStrategy"})
 
 
@@ -163,6 +166,8 @@ def _figures(seen: Situation, learner: LearnerStatus) -> Status:
             "trained": ledger.trained,
             "waiting": ledger.waiting,
             "discarded": sum(ledger.discarded.values()),
+            "discardedShare": _short(ledger.discarded_share),
+            "discardedReason": ledger.commonest_discard,
         },
         "syncs": {
             "count": syncs.count,
@@ -175,6 +180,7 @@ def _figures(seen: Situation, learner: LearnerStatus) -> Status:
             "trajectoriesPerSecond": _short(learner.throughput.trajectories_per_second),
         },
     }
+    figures["notes"] = [brief(note) for note in learner.notes[:MOST_NOTES]] or None
     if learner.eta_seconds is not None:
         figures["progress"]["etaSeconds"] = round(learner.eta_seconds)
     if learner.last_good_checkpoint:

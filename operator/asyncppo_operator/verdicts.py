@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from asyncppo.api.status import Phase
 from asyncppo.report.measures import LearnerStatus, LedgerTotals
+from asyncppo.report.remarks import discards, failing
 from asyncppo_operator.conditions import Condition, Kind, condition
 from asyncppo_operator.memory import FINAL
 from asyncppo_operator.names import Role
@@ -21,6 +22,8 @@ KIND_OF_ROLE = {
 }
 # Answers come every few seconds; one this old says that something is wrong, though not yet what.
 LATE_SECONDS = 15.0
+MOSTLY = 0.5
+"""Share of discarded trajectories from which an environment is not healthy."""
 
 
 def verdicts(seen: Situation) -> Iterator[Condition]:
@@ -39,6 +42,7 @@ def verdicts(seen: Situation) -> Iterator[Condition]:
     yield _exact(seen)
     if seen.learner is not None:
         yield _ledger(seen.learner.ledger)
+        yield _environment(seen.learner)
     if phase in FINAL or phase is Phase.SUSPENDED:
         return
     for role, wanted in seen.desired.items():
@@ -127,6 +131,21 @@ def _ledger(ledger: LedgerTotals) -> Condition:
         f"{sum(tokens.discarded.values())}, unscored {tokens.unscored}"
     )
     return condition(Kind.LEDGER_BALANCED, False, "Imbalance", text)
+
+
+def _environment(learner: LearnerStatus) -> Condition:
+    """Whether trajectories are worth something. A few failures in a row are chance, and most of a handful says nothing yet."""
+    ledger, failures = learner.ledger, learner.failures
+    if not ledger.received:
+        return condition(Kind.ENVIRONMENT_HEALTHY, None, "NoTrajectory", "no trajectory has come in yet")
+    if failures.limit and failures.in_a_row >= max(1, failures.limit // 4):
+        text = f"{failing(failures)}; at {failures.limit} in a row (environment.failAfter) the job fails"
+        return condition(Kind.ENVIRONMENT_HEALTHY, False, "EpisodesFail", text)
+    text = f"{discards(ledger)} of {ledger.received} trajectories were discarded"
+    if ledger.discarded_share > MOSTLY and ledger.received >= failures.limit:
+        text += f"; the newest failure: {failures.last}" if failures.last else ""
+        return condition(Kind.ENVIRONMENT_HEALTHY, False, "MostlyDiscarded", text)
+    return condition(Kind.ENVIRONMENT_HEALTHY, True, "EpisodesCount", text)
 
 
 def _sync(seen: Situation) -> Condition:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from asyncppo.api.job import AsyncPPOJobSpec
 from asyncppo.api.status import Phase
 from asyncppo.report.measures import LearnerStatus
+from asyncppo.report.remarks import unlearnt
 from asyncppo_operator import names
 from asyncppo_operator.memory import FINAL, Failure, Memory, format_time
 from asyncppo_operator.names import Role
@@ -57,7 +58,9 @@ def decide(
     if memory.phase in FINAL:
         return _over(spec, memory, pods, now, timing)
     if learner is not None and learner.phase == "Complete":
-        message = f"{learner.update} of {learner.updates} updates done"
+        message = "; ".join(
+            filter(None, (f"{learner.update} of {learner.updates} updates done", unlearnt(learner.learning)))
+        )
         return _end(memory, Phase.COMPLETE, "Complete", message, now)
     if learner is not None and learner.phase == "Failed":
         text = learner.message or "the learner gave no reason"

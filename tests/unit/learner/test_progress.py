@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncppo.report.measures import Discrepancy, Staleness, UpdateMetrics
+from asyncppo.report.measures import Discrepancy, Learning, Staleness, UpdateMetrics
 from asyncppo_runtime.learner.board import exact_coverage
 from asyncppo_runtime.learner.progress import Progress, quantiles, sync_figures, weighted_slope
 
@@ -97,3 +97,51 @@ def test_coverage_counts_what_was_dropped_for_want_of_a_score() -> None:
     assert exact_coverage(90, 90, {"mislabelled": 6, "version_unavailable": 4}) == pytest.approx(0.9)
     assert exact_coverage(45, 90, {}) == 0.5
     assert exact_coverage(0, 0, {}) == 0.0
+
+
+def measured(number: int, tokens: int, measured_tokens: int, k3_sum: float, **changes: object) -> UpdateMetrics:
+    """An update of which only a part took a forward."""
+    figures: dict[str, object] = {
+        "update": number,
+        "version": number,
+        "at_seconds": 0.0,
+        "reward": 0.0,
+        "groups": 2,
+        "tokens": tokens,
+        "measured_tokens": measured_tokens,
+        "k3_sum": k3_sum,
+        "exact_tokens": tokens,
+        "signal_tokens": measured_tokens,
+    }
+    return UpdateMetrics(**(figures | changes))  # type: ignore[arg-type]
+
+
+def test_k3_is_a_mean_over_the_tokens_it_was_measured_on() -> None:
+    progress = Progress(2)
+    progress.add(measured(1, tokens=1000, measured_tokens=10, k3_sum=5.0))
+    progress.add(measured(2, tokens=1000, measured_tokens=30, k3_sum=1.0))
+    assert progress.discrepancy().k3 == pytest.approx(6.0 / 40)
+    assert progress.exact_tokens == 2000
+
+
+def test_lines_of_a_program_without_sums_are_weighted_by_what_was_measured() -> None:
+    progress = Progress(2)
+    figures = Discrepancy(k3=0.5, by_staleness={0: (10, 0.1)})
+    old = UpdateMetrics(
+        update=1, version=1, at_seconds=0.0, reward=0.0, tokens=1000, discrepancy=figures, exact_coverage=0.999
+    )
+    progress.add(old)
+    progress.add(measured(2, tokens=1000, measured_tokens=30, k3_sum=1.0))
+    assert progress.discrepancy().k3 == pytest.approx(6.0 / 40)
+    assert progress.exact_tokens == 1999
+
+
+def test_what_there_was_to_learn_from_is_counted() -> None:
+    progress = Progress(4)
+    progress.add(measured(1, 10, 0, 0.0, zero_variance_groups=2))
+    progress.add(measured(2, 10, 10, 0.0))
+    # Equal rewards within each group, and yet a signal: an estimator over the whole batch.
+    progress.add(measured(3, 10, 10, 0.0, zero_variance_groups=2))
+    assert progress.learning() == Learning(updates=3, idle_updates=1, groups=6, zero_variance_groups=4)
+    progress.add(measured(4, 10, 0, 0.0, zero_variance_groups=2, signal_tokens=None))
+    assert progress.learning().idle_updates == 2, "an older program's line: judged by its groups"

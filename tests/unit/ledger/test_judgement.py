@@ -12,10 +12,14 @@ from asyncppo_runtime.ledger.judgement import (
     KnownVersion,
     Situation,
     Span,
+    discard_reason,
     malformation,
     refusal_of,
+    reward_breach,
+    token_breach,
     trajectory_digest,
 )
+from asyncppo_runtime.ledger.records import Limits
 
 
 def one(**changes: object) -> Trajectory:
@@ -34,9 +38,6 @@ def one(**changes: object) -> Trajectory:
     "wrong",
     [
         one(token_ids=list(range(7))),
-        one(token_ids=[-1, *range(9)]),
-        one(token_ids=[1 << 31, *range(9)]),
-        one(reward=float("nan")),
         one(segments=[segment(1, 1, 3, 0)]),
         one(segments=[segment(0, 1, 3, 0), segment(0, 5, 8, 0)]),
         one(segments=[segment(0, 1, 3, 0), segment(1, 2, 8, 0)]),
@@ -46,13 +47,61 @@ def one(**changes: object) -> Trajectory:
         one(segments=[Segment(0, 1, 3, 0, "h", [-0.1])]),
         one(segments=[Segment(0, 1, 3, 0, "h", [-0.1, float("inf")])]),
         one(segments=[Segment(0, 1, 3, 0, "h", [-0.1, float("nan")])]),
-        one(segments=[Segment(0, 1, 3, 0, "h", [-0.1, -1e300])]),
+        one(segments=[Segment(0, 1, 3, 0, "h", [-0.1, -1e39])]),
         one(segments=[Segment(0, 1, 3, 0, "h", [-0.1, 2.0])]),
     ],
 )
 def test_malformed_shapes_are_named(wrong: Trajectory) -> None:
     spans = [Span(part.index, part.start, part.end, part.version) for part in wrong.segments]
     assert malformation(wrong, spans)
+
+
+LIMITS = Limits(reward_bound=10.0, context_length=10, vocabulary=20)
+
+
+@pytest.mark.parametrize(
+    "reward", [float("nan"), float("inf"), -float("inf"), 1e300, 1e38, 10.000001, -10.000001], ids=repr
+)
+def test_a_reward_that_no_step_survives_is_named(reward: float) -> None:
+    assert repr(reward) in reward_breach(reward, LIMITS)
+    wrong = one(reward=reward, end_reason="done")
+    found, detail = discard_reason(wrong, sampled=True, spoiled="", discard_overlong=False, limits=LIMITS)
+    assert (found, detail) == ("reward_out_of_bounds", reward_breach(reward, LIMITS))
+
+
+@pytest.mark.parametrize("reward", [0.0, -0.0, 10.0, -10.0, 1e-300], ids=repr)
+def test_rewards_within_the_bound_are_taken(reward: float) -> None:
+    fine = one(reward=reward, end_reason="done")
+    assert discard_reason(fine, sampled=True, spoiled="", discard_overlong=False, limits=LIMITS) == ("", "")
+
+
+def test_without_a_bound_a_reward_is_still_finite() -> None:
+    assert reward_breach(float("inf"), Limits())
+    assert reward_breach(float("nan"), Limits())
+    assert not reward_breach(1e300, Limits())
+
+
+@pytest.mark.parametrize(
+    ("ids", "reason"),
+    [
+        ([0, 19], ""),
+        ([], ""),
+        ([0] * 10, ""),
+        ([0] * 11, "context_exceeded"),
+        ([20], "token_out_of_vocabulary"),
+        ([0, -1], "token_out_of_vocabulary"),
+        ([(1 << 31) - 1], "token_out_of_vocabulary"),
+        ([1 << 70], "token_out_of_vocabulary"),
+    ],
+)
+def test_ids_that_the_model_cannot_take_are_named(ids: list[int], reason: str) -> None:
+    assert token_breach(len(ids), ids, LIMITS)[0] == reason
+
+
+def test_what_came_without_a_token_says_why() -> None:
+    cramped = one(segments=[], end_reason="overlong")
+    told = discard_reason(cramped, sampled=False, spoiled="", discard_overlong=False, limits=LIMITS)
+    assert told == ("empty", "the first observation alone fills the context")
 
 
 @given(

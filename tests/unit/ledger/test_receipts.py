@@ -340,7 +340,13 @@ def test_an_upload_that_is_refused_does_not_hurt_its_neighbours(job: Job) -> Non
     receipt = job.ledger.receive(sender, [torn, trajectory(good)], 1.0)
     assert receipt.reply.accepted == [good.lease_id]
     assert receipt.reply.refused == [Refusal(bad.lease_id, -1, "malformed")]
-    assert job.ledger.receive(sender, [trajectory(bad)], 1.0).received == [bad.lease_id]
+    # It counts as a loss of its place, so that it is not granted for ever; and it can be answered once only.
+    assert job.ledger.totals().discarded == {"malformed": 1}
+    again = job.ledger.receive(sender, [trajectory(bad)], 1.0)
+    assert (again.received, again.fenced) == ([], False)
+    assert again.reply.refused == [Refusal(bad.lease_id, -1, "malformed")]
+    assert [lease.group_id for lease in job.grant(sender, 1)] == [bad.group_id]
+    job.check()
 
 
 def test_discarded_segments_stay_in_view(job: Job) -> None:

@@ -10,7 +10,9 @@ from asyncppo.local.plain import PlainView, line
 from asyncppo.local.snapshot import Snapshot, sparkline
 from asyncppo.local.supervisor import RoleView
 from asyncppo.local.view import render
-from asyncppo.report.measures import LedgerTotals, OldLogits, Staleness
+from asyncppo.report.measures import Failures, Learning, LedgerTotals, OldLogits, Staleness
+
+FAILING = Failures(in_a_row=12, limit=64, reason="environment_error", count=10, example="KeyError: 'x'")
 
 
 def drawn(moment: Snapshot, width: int = 80) -> str:
@@ -28,8 +30,8 @@ def test_the_panel_fits_80_columns_and_says_everything() -> None:
     assert "…" not in text
     for words in (
         "update 120 of 300", "version 120", "1:01 of about 2:31", "0.512", "first 0.061", "best 0.530",
-        "mean 0.83  max 2  bound 2", "Interruption  exact  verified for 100% of tokens", "balanced  16.5k trained",
-        "96 in flight  300 waiting", "3,045/s trained  1.0% of the sampled discarded", "stall 41 ms p50 82 ms p95",
+        "mean 0.83  max 2  bound 2", "Interruption  exact  verified for 100% of tokens", "balanced  16.3k trained",
+        "96 in flight  300 waiting", "3,045/s trained  1.0% of trajectories discarded", "stall 41 ms p50 82 ms p95",
         "waiting for trajectories (62% of a batch)", "ready  version 120  32 running  45.2k tokens", "paused",
         "restarted 1×",
     ):  # fmt: skip
@@ -55,6 +57,12 @@ def test_before_the_learner_speaks() -> None:
         ({"status": status(ledger=LedgerTotals(leased=5))}, "NOT BALANCED"),
         ({"status": status(staleness=Staleness(mean=1.0, max=3))}, "max 3  bound 2"),
         ({"status": status(waiting_for="Straggler", message="group 7")}, "waiting for a straggler"),
+        ({"status": status(failures=FAILING)}, "KeyError: 'x'"),
+        (
+            {"status": status(ledger=LedgerTotals(leased=5, received=4, in_flight=1, discarded={"empty": 3}, waiting=1))},
+            "75.0% of trajectories discarded (empty)",
+        ),
+        ({"status": status(learning=Learning(updates=2, idle_updates=2, groups=4, zero_variance_groups=4))}, "nothing was learnt"),
         (
             {"exact": False, "strategy": "Recompute", "status": status(
                 old_logits=OldLogits(strategy="Recompute", exact=False, exact_coverage=0.4)
@@ -74,7 +82,10 @@ def test_trouble_is_said(changes: dict[str, object], words: str) -> None:
 def test_the_plain_line_says_the_same() -> None:
     assert line(snapshot()) == (
         "[1:01] update 120/300  version 120  reward 0.512  staleness 0.83 (max 2, bound 2)  exact 100%  ledger balanced  "
-        "discarded 1.0%  eta 1:30  waiting for trajectories (62% of a batch)"
+        "discarded 1.0% (environment_error)  eta 1:30  waiting for trajectories (62% of a batch)"
+    )
+    assert line(snapshot(status=status(failures=FAILING))).endswith(
+        "the last 12 trajectories were discarded, 10 as environment_error: KeyError: 'x'"
     )
     assert line(snapshot(status=None)) == "[1:01] starting the roles"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.operator.builders import NOW, SETTINGS, answer, crash, pod, raw_job
 
 from asyncppo.api.status import JobStatus, Phase
-from asyncppo.report.measures import LearnerStatus, LedgerTotals, MemberView, OldLogits
+from asyncppo.report.measures import Failures, LearnerStatus, Learning, LedgerTotals, MemberView, OldLogits
 from asyncppo_operator.conditions import events
 from asyncppo_operator.memory import Failure, Memory
 from asyncppo_operator.names import Role
@@ -269,3 +269,53 @@ def test_the_exact_column_is_never_rounded_up(coverage: float, shown: str) -> No
         situation(answer(old_logits=OldLogits(strategy="Interruption", exact=True, exact_coverage=coverage)))
     )
     assert status["oldLogits"]["summary"] == shown
+
+
+FAILING = Failures(
+    in_a_row=20, limit=64, reason="environment_error", count=20, example="OSError: gone", last="OSError: gone"
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "reason", "words"),
+    [
+        ({"ledger": LedgerTotals()}, "Unknown", "NoTrajectory", "no trajectory"),
+        ({}, "True", "EpisodesCount", "of 8 trajectories were discarded"),
+        ({"failures": FAILING}, "False", "EpisodesFail", "OSError: gone; at 64 in a row (environment.failAfter)"),
+        ({"failures": Failures(in_a_row=3, limit=64, reason="empty", count=3)}, "True", "EpisodesCount", "0%"),
+        (
+            {
+                "ledger": LedgerTotals(leased=100, received=100, waiting=25, discarded={"environment_error": 75}),
+                "failures": Failures(limit=64, last="KeyError: 'x'"),
+            },
+            "False",
+            "MostlyDiscarded",
+            "75.0% (environment_error) of 100 trajectories were discarded; the newest failure: KeyError: 'x'",
+        ),
+    ],
+)
+def test_an_environment_that_fails_is_told_before_the_job_ends(
+    changes: dict[str, Any], status: str, reason: str, words: str
+) -> None:
+    ledger = {"ledger": LedgerTotals(leased=8, received=8, waiting=8)} | changes
+    told = checked(situation(answer(**ledger)))
+    found = said(told, "EnvironmentHealthy")
+    assert found[:2] == (status, reason)
+    assert words in found[2]
+    if status == "False":
+        assert told["message"] == found[2]
+
+
+def test_discards_and_notes_are_in_the_status() -> None:
+    lost = LedgerTotals(leased=4, received=4, waiting=1, discarded={"stale": 1, "environment_error": 2})
+    status = checked(situation(answer(ledger=lost, notes=["the Linear schedule now ends at update 6"])))
+    assert (status["ledger"]["discardedShare"], status["ledger"]["discardedReason"]) == (0.75, "environment_error")
+    assert status["notes"] == ["the Linear schedule now ends at update 6"]
+    assert "notes" not in checked(situation(answer()), status), "a note of an earlier start"
+
+
+def test_a_run_that_learnt_nothing_says_so_when_it_is_complete() -> None:
+    nothing = Learning(updates=10, idle_updates=10, groups=20, zero_variance_groups=20)
+    status = checked(situation(answer(phase="Complete", update=10, learning=nothing)))
+    assert said(status, "Complete")[0] == "True"
+    assert "10 of 10 updates done; nothing was learnt from rewards" in said(status, "Complete")[2]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from asyncppo.api.job import AsyncPPOJob
 from asyncppo.report.measures import LearnerStatus, OldLogits, Throughput
+from asyncppo_runtime.learner.experience import failure_figures
 from asyncppo_runtime.learner.membership import Membership
 from asyncppo_runtime.learner.progress import Progress, sync_figures
 from asyncppo_runtime.learner.publication import Publication
@@ -21,7 +22,8 @@ CONTRADICTIONS = frozenset({reason.value for reason in (*VIOLATIONS, *Reason)})
 
 
 class Board:
-    """`current` is the newest status (for scrapes, which must not wait); `refresh` makes a new one."""
+    """`current` is the newest status (for scrapes, which must not wait); `refresh` makes a new one. progress: with what earlier lives of
+    the program trained. notes: said with every status."""
 
     def __init__(
         self,
@@ -43,11 +45,14 @@ class Board:
         self._started = time.monotonic()
         self._ended: float | None = None
         self._first_update = training.update
+        self._tokens_before = progress.tokens
+        self._trajectories_before = progress.trajectories
         self._newest_epoch = 0
         self._sync_seconds: list[dict[str, float]] = []
         self._fenced = 0
         self.phase = "Running"
         self.message = ""
+        self.notes: list[str] = []
         strategy = job.spec.old_logits.strategy
         self.current = LearnerStatus(
             job=job.metadata.name,
@@ -107,11 +112,15 @@ class Board:
             ledger=totals,
             syncs=sync_figures(self._sync_seconds, self._fenced),
             throughput=Throughput(
-                tokens_per_second=progress.tokens / wall if wall > 0 else 0.0,
-                trajectories_per_second=progress.trajectories / wall if wall > 0 else 0.0,
+                # Of this program's life, as the wall time is: what was trained before a restart took its own time.
+                tokens_per_second=(progress.tokens - self._tokens_before) / wall if wall > 0 else 0.0,
+                trajectories_per_second=(progress.trajectories - self._trajectories_before) / wall if wall > 0 else 0.0,
             ),
             members=await self._membership.views(),
             time=self._stopwatch.seconds(),
+            failures=failure_figures(await self._ledger(Ledger.failures), spec.environment.fail_after),
+            learning=progress.learning(),
+            notes=list(self.notes),
         )
         return self.current
 

@@ -114,6 +114,10 @@ def update_metrics(
         audit=audit_figures(sums.audit),
         exact_coverage=sums.exact_tokens / max(1, sums.tokens),
         response_length=sums.tokens / max(1, sums.trajectories),
+        measured_tokens=discrepancy.tokens,
+        k3_sum=discrepancy.k3,
+        exact_tokens=sums.exact_tokens,
+        signal_tokens=int(batch.advantages[batch.loss_mask].count_nonzero()),
     )
 
 

@@ -3,7 +3,8 @@
 LearnerError
 ├── GuardError        a publication was refused: NaN, a canary failing everywhere, a discrepancy jump; the job fails, v serves on
 ├── CheckpointError   a checkpoint is damaged or does not match the manifest
-└── OldLogitsError    an exact old log-prob cannot be had and onUnavailable is Fail
+├── OldLogitsError    an exact old log-prob cannot be had and onUnavailable is Fail
+└── EpisodesError     environment.failAfter trajectories in a row were worth nothing
 """
 
 
@@ -21,3 +22,7 @@ class CheckpointError(LearnerError):
 
 class OldLogitsError(LearnerError):
     """Tokens without an exact old log-prob, and the manifest says to fail."""
+
+
+class EpisodesError(LearnerError):
+    """Trajectories are worth nothing, one after the other; the message has the commonest reason and an example."""

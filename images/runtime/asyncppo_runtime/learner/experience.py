@@ -8,17 +8,24 @@ from collections.abc import Callable
 
 from asyncppo.api.job import AsyncPPOJobSpec
 from asyncppo.errors import RefusedError
+from asyncppo.report.measures import Failures
+from asyncppo.report.remarks import hopeless
 from asyncppo.wire.experience import GiveBack, LeaseReply, LeaseRequest, Upload, UploadReply
+from asyncppo_runtime.learner.errors import EpisodesError, LearnerError
 from asyncppo_runtime.learner.notice import Notice
 from asyncppo_runtime.learner.selection import live_groups_allowed
 from asyncppo_runtime.learner.threads import OwnThread
 from asyncppo_runtime.ledger.errors import LedgerRefusedError
 from asyncppo_runtime.ledger.ledger import Ledger
+from asyncppo_runtime.ledger.records import FailureRun, Receipt
 
 LEASE_TTL_SECONDS = 60.0
 RETRY_SECONDS = 0.05
 BEHIND_RETRY_SECONDS = 0.5
 STALLED_AFTER_SECONDS = 30.0
+FAILURES_PER_LEASE = 2
+"""Where many run at once the quick failures come in first: a run of them says something when it is longer than this many times what is
+still under way."""
 
 
 class Experience:
@@ -26,6 +33,7 @@ class Experience:
 
     resident: version of the learner's parameters. updates_left: optimizer steps still to take. wanted_since: when the pending step
     began to wait for a sync (None: it does not). finished: whether the job is over. scoring_behind: whether old-logit workers lag too far.
+    fail: ends the job, when nothing good comes in any more.
     """
 
     def __init__(
@@ -38,6 +46,7 @@ class Experience:
         wanted_since: Callable[[], float | None],
         finished: Callable[[], bool],
         scoring_behind: Callable[[], bool],
+        fail: Callable[[LearnerError], None],
     ) -> None:
         self._spec = spec
         self._ledger = ledger
@@ -47,6 +56,7 @@ class Experience:
         self._wanted_since = wanted_since
         self._finished = finished
         self._scoring_behind = scoring_behind
+        self._fail = fail
 
     async def lease(self, request: LeaseRequest) -> LeaseReply:
         """Up to `count` leases, or none and the reason. RefusedError 409 for a sender that is no member."""
@@ -89,8 +99,15 @@ class Experience:
             receipt = await self._ledger(Ledger.receive, upload.envelope, upload.trajectories, time.monotonic())
         except LedgerRefusedError as refused:
             raise RefusedError(409, refused.reason, refused.message) from refused
+        self._judge(receipt)
         self._changed.ring()
         return receipt.reply
+
+    def _judge(self, receipt: Receipt) -> None:
+        """Whether there is any hope left that a batch will come."""
+        limit = self._spec.environment.fail_after
+        if receipt.failures.in_a_row >= max(limit, FAILURES_PER_LEASE * receipt.in_flight):
+            self._fail(EpisodesError(hopeless(failure_figures(receipt.failures, limit))))
 
     async def give_back(self, message: GiveBack) -> UploadReply:
         """End leases unproduced."""
@@ -100,3 +117,16 @@ class Experience:
             raise RefusedError(409, refused.reason, refused.message) from refused
         self._changed.ring()
         return UploadReply(ended, [])
+
+
+def failure_figures(run: FailureRun, limit: int) -> Failures:
+    """The ledger's run as a measure. limit: environment.failAfter."""
+    cause = run.commonest
+    return Failures(
+        in_a_row=run.in_a_row,
+        limit=limit,
+        reason=cause.reason,
+        count=cause.count,
+        example=cause.example,
+        last=run.last,
+    )

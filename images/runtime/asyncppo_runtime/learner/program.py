@@ -16,6 +16,7 @@ from asyncppo.api.manifest import job_fingerprint
 from asyncppo.api.training import Overlong
 from asyncppo.metrics.learner_collector import LearnerCollector
 from asyncppo.report.measures import UpdateMetrics
+from asyncppo.report.remarks import unlearnt
 from asyncppo.sync.columns import column_of
 from asyncppo.wire.server import serve
 from asyncppo_runtime.learner.board import Board
@@ -25,6 +26,7 @@ from asyncppo_runtime.learner.membership import Membership
 from asyncppo_runtime.learner.notice import Notice
 from asyncppo_runtime.learner.progress import Progress
 from asyncppo_runtime.learner.publication import Publication
+from asyncppo_runtime.learner.schedule import jump
 from asyncppo_runtime.learner.scoring_desk import ScoringDesk
 from asyncppo_runtime.learner.service import learner_application
 from asyncppo_runtime.learner.stopwatch import Stopwatch
@@ -34,7 +36,8 @@ from asyncppo_runtime.learner.trainer import Trainer
 from asyncppo_runtime.learner.training import Training
 from asyncppo_runtime.ledger.errors import LedgerError, LedgerStorageError
 from asyncppo_runtime.ledger.ledger import Ledger
-from asyncppo_runtime.ledger.records import LedgerSettings
+from asyncppo_runtime.ledger.records import LedgerSettings, Limits
+from asyncppo_runtime.ledger.review import Poison
 from asyncppo_runtime.old_logprobs.interface import Timing
 from asyncppo_runtime.old_logprobs.registry import STRATEGIES
 from asyncppo_runtime.weights.serve import weights_handler
@@ -111,6 +114,8 @@ class LearnerProgram:
         store = WeightStore(directory / WEIGHTS)
         publication = Publication(spec, fingerprint, ledger, trainer, store, directory / "checkpoints")
         update = await publication.begin()
+        limits = Limits(spec.reward.bound, spec.sampling.context_length, await trainer(Trainer.vocabulary))
+        poison = await ledger(Ledger.impose, limits, spec.environment.fail_after, time.monotonic())
         metrics_file = directory / "metrics.jsonl"
         history = await _history(ledger)
         metrics_file.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in history))
@@ -137,10 +142,12 @@ class LearnerProgram:
         if training.timing is Timing.BY_WORKERS:
             kept = WeightStore(directory / SNAPSHOTS)
             training.desk = ScoringDesk(spec, ledger, kept, changed, training.take, lambda: self._finished)
-        board = Board(job, ledger, training, publication, membership, progress, stopwatch)
-        collector = LearnerCollector(lambda: board.current)
         for line in history:
             progress.add(line)
+        board = Board(job, ledger, training, publication, membership, progress, stopwatch)
+        board.notes = _notes(poison, jump(spec.optimizer, progress.last, spec.algorithm.updates))
+        collector = LearnerCollector(lambda: board.current)
+        for line in history:
             collector.record(line)
         training.on_update = collector.record
         registry = CollectorRegistry()
@@ -159,6 +166,7 @@ class LearnerProgram:
                 lambda: training.wanted_since,
                 lambda: self._finished,
                 lambda: training.desk is not None and bool(training.desk.behind()),
+                training.fail,
             ),
             desk=training.desk,
             membership=membership,
@@ -202,7 +210,9 @@ class LearnerProgram:
             await self._say_goodbye(ledger, changed)
             model_folder = self._arguments.directory / "model"
             await trainer(Trainer.export_model, model_folder)
-            board.end("Complete", f"trained {training.update} updates")
+            await board.refresh()
+            nothing = unlearnt(board.current.learning)
+            board.end("Complete", f"trained {training.update} updates" + (f"; {nothing}" if nothing else ""))
         except Exception as error:
             known = isinstance(error, LearnerError | LedgerError | OSError)
             log.error("the job failed: %s", error, exc_info=not known)
@@ -225,6 +235,7 @@ class LearnerProgram:
             try:
                 if await ledger(Ledger.expire, time.monotonic()):
                     changed.ring()
+                await ledger(Ledger.forget, time.monotonic())
             except LedgerStorageError as error:
                 training.fail(LearnerError(str(error)))
             await board.refresh()
@@ -237,6 +248,23 @@ async def _until_announced(ledger: OwnThread[Ledger], training: Training, change
         await changed.wait(changed.tick, 0.5)
     if training.failure is not None:
         raise training.failure
+
+
+def _notes(poison: list[Poison], schedule: str) -> list[str]:
+    """What people should know of this start; in the log too."""
+    notes = []
+    if poison:
+        first = poison[0]
+        several, were = (f"{len(poison)} trajectories", "were") if len(poison) > 1 else ("1 trajectory", "was")
+        notes.append(
+            f"{several} of the ledger could not have been trained on and {were} discarded at this start; the first, "
+            f"{first.lease_id}, as {first.reason}: {first.detail}"
+        )
+    if schedule:
+        notes.append(schedule)
+    for note in notes:
+        log.warning("%s", note)
+    return notes
 
 
 async def _history(ledger: OwnThread[Ledger]) -> list[UpdateMetrics]:

@@ -6,7 +6,7 @@ Owns sums over updates. Does not own the metrics of one update (`trainer`), nor 
 from collections.abc import Sequence
 from itertools import accumulate
 
-from asyncppo.report.measures import Audit, Discrepancy, Quantiles, Reward, Staleness, Syncs, UpdateMetrics
+from asyncppo.report.measures import Audit, Discrepancy, Learning, Quantiles, Reward, Staleness, Syncs, UpdateMetrics
 
 
 class Progress:
@@ -20,9 +20,11 @@ class Progress:
         self._by_staleness: dict[int, tuple[int, float]] = {}
         self._tokens = 0
         self._trajectories = 0
+        self._measured = 0
         self._k3 = 0.0
         self._max_abs = 0.0
-        self._covered = 0.0
+        self._exact = 0
+        self._learning = Learning()
         self.audit = Audit()
 
     def add(self, metrics: UpdateMetrics) -> None:
@@ -36,10 +38,15 @@ class Progress:
             self._by_staleness[staleness] = (seen + tokens, total + tokens * mean)
         self._tokens += metrics.tokens
         self._trajectories += metrics.trajectories
-        self._k3 += metrics.discrepancy.k3 * metrics.tokens
+        # k3 is of the tokens that took a forward, and weighs by them: groups without variance may take none.
+        measured = sum(count for count, _ in metrics.discrepancy.by_staleness.values())
+        self._measured += measured if metrics.measured_tokens is None else metrics.measured_tokens
+        self._k3 += metrics.discrepancy.k3 * measured if metrics.k3_sum is None else metrics.k3_sum
         self._max_abs = max(self._max_abs, metrics.discrepancy.max_abs)
         self.audit = self.audit + metrics.audit
-        self._covered += metrics.exact_coverage * metrics.tokens
+        covered = round(metrics.exact_coverage * metrics.tokens)
+        self._exact += covered if metrics.exact_tokens is None else metrics.exact_tokens
+        self._learning = _with(self._learning, metrics)
 
     @property
     def tokens(self) -> int:
@@ -54,7 +61,11 @@ class Progress:
     @property
     def exact_tokens(self) -> int:
         """Loss tokens trained whose old log-prob was verified exact."""
-        return round(self._covered)
+        return self._exact
+
+    def learning(self) -> Learning:
+        """What there was to learn from, over all updates trained."""
+        return self._learning
 
     def reward(self) -> Reward:
         """Means over the first, last and best tenth of the updates so far."""
@@ -78,11 +89,22 @@ class Progress:
         """Over all trained tokens; the slope is the token-weighted least-squares fit of mean |d| against staleness."""
         by_staleness = {s: (n, total / n) for s, (n, total) in sorted(self._by_staleness.items()) if n}
         return Discrepancy(
-            k3=self._k3 / self._tokens if self._tokens else 0.0,
+            k3=self._k3 / self._measured if self._measured else 0.0,
             max_abs=self._max_abs,
             slope=weighted_slope(by_staleness),
             by_staleness=by_staleness,
         )
+
+
+def _with(learning: Learning, metrics: UpdateMetrics) -> Learning:
+    uniform = metrics.groups > 0 and metrics.zero_variance_groups == metrics.groups
+    idle = uniform if metrics.signal_tokens is None else metrics.signal_tokens == 0
+    return Learning(
+        updates=learning.updates + 1,
+        idle_updates=learning.idle_updates + idle,
+        groups=learning.groups + metrics.groups,
+        zero_variance_groups=learning.zero_variance_groups + metrics.zero_variance_groups,
+    )
 
 
 def mean(values: Sequence[float]) -> float:

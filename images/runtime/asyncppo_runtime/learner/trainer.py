@@ -30,6 +30,7 @@ from asyncppo_runtime.learner.checkpoints import Checkpoint, CheckpointState
 from asyncppo_runtime.learner.conversion import proxy_scores, trajectory_inputs, update_metrics
 from asyncppo_runtime.learner.critic import Critic, Judgement
 from asyncppo_runtime.learner.errors import CheckpointError, GuardError
+from asyncppo_runtime.learner.extremes import Extreme, most_extreme
 from asyncppo_runtime.learner.restoring import optimizer_tensors, restore_optimizer, restore_parameters
 from asyncppo_runtime.learner.schedule import learning_rate
 from asyncppo_runtime.learner.scoring import ScoreOutcome, score_outcome
@@ -100,6 +101,7 @@ class Trainer:
         self._settings = LossSettings.of(spec.algorithm)
         self._forward = ForwardSettings(spec.sampling.temperature, spec.optimizer.micro_batch_tokens)
         self._sums = StepSums.zero()
+        self._extreme = Extreme()
         self._started = False
         self._live: set[int] = set()
         cast = spec.rollout.engine.precision is not spec.optimizer.precision
@@ -116,6 +118,10 @@ class Trainer:
         return Auditor(fraction, self._spec.seed, self._spec.staleness.max_versions, self.strategy, beside)
 
     # --- identity ---------------------------------------------------------------------------------------------------------
+    def vocabulary(self) -> int:
+        """Token ids the model has a row for: 0 up to this."""
+        return int(self.model.get_input_embeddings().num_embeddings)
+
     def train_hash(self) -> str:
         """Hash of the train-side parameters: what a version *is*."""
         return tensors_hash(self._tensors)
@@ -153,6 +159,7 @@ class Trainer:
         if self.strategy.traits.timing is not Timing.AT_STEP:
             stand_ins = self._spec.old_logits.on_unavailable is OnUnavailable.FALLBACK
             check_ready(batch, exact=self.strategy.traits.exact, stand_ins=stand_ins)
+        self._extreme = most_extreme(batch, [stored for group in groups for stored in group])
         batch = self.strategy.prepare(batch, self.model, self._forward)
         truth = self._truth(batch, groups)
         idle = zero_variance(batch.rewards, batch.group)
@@ -174,7 +181,9 @@ class Trainer:
                     scores += proxy_scores(groups, own, anchor, self.strategy.traits.kind)
         self._sums = sums
         if not math.isfinite(sums.loss + sums.value_loss):
-            raise GuardError(f"the loss of update {update + 1} is not finite; nothing was published")
+            raise GuardError(
+                f"the loss of update {update + 1} is not finite; nothing was published. {self._extreme.advice}"
+            )
         explained = 0.0
         if judgement is not None:
             explained = explained_variance(judgement.values, judgement.returns, batch.loss_mask)
@@ -279,7 +288,8 @@ class Trainer:
         for what, found in norms.items():
             if not math.isfinite(found):
                 raise GuardError(
-                    f"the {what} of update {update + 1} is not finite (norm {found}); nothing was published"
+                    f"the {what} of update {update + 1} is not finite (norm {found}); nothing was published. "
+                    f"{self._extreme.advice}"
                 )
         try:
             self.strategy.before_step(self._tensors, unscored)

@@ -27,6 +27,9 @@ TRAINED_TOKENS = "tokens/trained"
 FALLBACK_TOKENS = "tokens/fallback"
 DISCARDED_TOKENS = "tokens/discarded/"
 GROUPS = "groups/"
+FORGOTTEN = "forgotten/"
+"""Before the name of another count: its part whose rows are deleted (`pruning.forget`)."""
+FORGOTTEN_GROUPS = "forgotten_groups"
 
 
 class Counters:
@@ -101,33 +104,52 @@ def read_counts(connection: sqlite3.Connection) -> dict[str, int]:
 
 
 def recount(connection: sqlite3.Connection) -> LedgerTotals:
-    """The same figures from rows. Refusals leave no rows of their own (a late arrival is not the ledger's), so they are taken over."""
-    counts = {name: n for name, n in read_counts(connection).items() if name.startswith(REFUSED)}
+    """The same figures from rows. Refusals leave no rows of their own (a late arrival is not the ledger's), so they are taken over; so is
+    what was counted of rows that are deleted."""
+    stored = read_counts(connection)
+    counts = count_rows(connection)
+    for name, n in stored.items():
+        if name.startswith(REFUSED):
+            counts[name] = n
+        elif name.startswith(FORGOTTEN):
+            counted = name.removeprefix(FORGOTTEN)
+            counts[counted] = counts.get(counted, 0) + n
+    return totals_of(counts)
 
-    def count(name: str, sql: str) -> None:
-        counts[name] = connection.execute(sql).fetchone()[0] or 0
 
-    count(LEASED, "SELECT count(*) FROM leases")
+def count_rows(connection: sqlite3.Connection, lease_ids: str | None = None) -> dict[str, int]:
+    """Counts by name, from rows: of all leases, or of these (as `database.ids` writes them), which then must have been in no step."""
+    counts: dict[str, int] = {}
+    only = "" if lease_ids is None else "AND lease_id IN (SELECT value FROM json_each(?))"
+    arguments = () if lease_ids is None else (lease_ids,)
+
+    def count(name: str, what: str, where: str) -> None:
+        row = connection.execute(f"SELECT {what} FROM {where} {only}", arguments).fetchone()
+        counts[name] = row[0] or 0
+
+    count(LEASED, "count(*)", "leases WHERE true")
     for name, state in ((IN_FLIGHT, "InFlight"), (EXPIRED, "Expired"), (RETURNED, "Returned")):
-        count(name, f"SELECT count(*) FROM leases WHERE state = '{state}'")
-    count(RECEIVED, "SELECT count(*) FROM trajectories")
-    count(WAITING, "SELECT count(*) FROM trajectories WHERE fate = 'Waiting'")
-    count(TRAINED, "SELECT count(*) FROM trajectories WHERE fate = 'Trained'")
-    count(UNDONE, "SELECT sum(trajectories) FROM trainings WHERE undone = 1")
-    count(SAMPLED_TOKENS, "SELECT sum(past - first) FROM segments")
-    count(SCORED_TOKENS, "SELECT sum(past - first) FROM segments WHERE state = 'Scored'")
-    count(FALLBACK_TOKENS, f"SELECT sum(past - first) FROM segments WHERE kind = '{FALLBACK_KIND}'")
-    count(UNSCORED_TOKENS, "SELECT sum(past - first) FROM segments WHERE state = 'Unscored'")
+        count(name, "count(*)", f"leases WHERE state = '{state}'")
+    count(RECEIVED, "count(*)", "trajectories WHERE true")
+    count(WAITING, "count(*)", "trajectories WHERE fate = 'Waiting'")
+    count(TRAINED, "count(*)", "trajectories WHERE fate = 'Trained'")
+    tokens = "sum(past - first)"
+    count(SAMPLED_TOKENS, tokens, "segments WHERE true")
+    count(SCORED_TOKENS, tokens, "segments WHERE state = 'Scored'")
+    count(FALLBACK_TOKENS, tokens, f"segments WHERE kind = '{FALLBACK_KIND}'")
+    count(UNSCORED_TOKENS, tokens, "segments WHERE state = 'Unscored'")
     count(
         TRAINED_TOKENS,
-        "SELECT sum(past - first) FROM segments JOIN trajectories USING (lease_id) WHERE state = 'Scored' AND fate = 'Trained'",
+        tokens,
+        "segments JOIN trajectories USING (lease_id) WHERE state = 'Scored' AND fate = 'Trained'",
     )
-    for reason, n in connection.execute(
-        "SELECT reason, count(*) FROM trajectories WHERE fate = 'Discarded' GROUP BY reason"
+    for prefix, what, where in (
+        (DISCARDED, "count(*)", "trajectories WHERE fate = 'Discarded'"),
+        (DISCARDED_TOKENS, tokens, "segments WHERE state = 'Discarded'"),
     ):
-        counts[DISCARDED + reason] = n
-    for reason, n in connection.execute(
-        "SELECT reason, sum(past - first) FROM segments WHERE state = 'Discarded' GROUP BY reason"
-    ):
-        counts[DISCARDED_TOKENS + reason] = n
-    return totals_of(counts)
+        for reason, n in connection.execute(f"SELECT reason, {what} FROM {where} {only} GROUP BY reason", arguments):
+            counts[prefix + reason] = n
+    if lease_ids is None:
+        undone = connection.execute("SELECT sum(trajectories) FROM trainings WHERE undone = 1").fetchone()
+        counts[UNDONE] = undone[0] or 0
+    return counts

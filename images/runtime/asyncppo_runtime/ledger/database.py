@@ -102,6 +102,11 @@ class Database:
             raise LedgerUnusableError(f"{self.path} lacks the fact {name!r}: it is damaged")
         return found[0]
 
+    def later_fact(self, name: str, default: int | str) -> Any:
+        """A durable value that ledgers made by an older program lack."""
+        found = self.row("SELECT value FROM facts WHERE name = ?", name)
+        return default if found is None else found[0]
+
     def set_fact(self, name: str, value: int | str) -> None:
         """Change a durable value."""
         self.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", name, value)

@@ -6,18 +6,19 @@ is neither abandoned nor sealed (sealed: in columns that flush, or for a sender 
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from asyncppo.wire.experience import Segment, Trajectory, segment_digest
-from asyncppo_runtime.ledger.records import Reason
+from asyncppo_runtime.ledger.records import Limits, Reason
 
 ENVIRONMENT_ENDINGS = {"environment_timeout": Reason.ENVIRONMENT_TIMEOUT, "environment_error": Reason.ENVIRONMENT_ERROR}
 OVERLONG_ENDING = "overlong"
-LEAST_LOGPROB, LARGEST_LOGPROB = -1e4, 1.0
-"""Of a token that was sampled: float32 gives none below -104 a chance, and none is above 0 by more than rounding."""
+UNLIMITED = Limits()
+LOWEST_LOGPROB, HIGHEST_LOGPROB = -1e6, 1.0
+"""What float32 carries through a loss, and more than any engine's rounding or mask makes of a log-prob. NaN is not between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +69,47 @@ def refusal_of(segment: Segment, lease: Holder, situation: Situation) -> str:
     return ""
 
 
-def discard_reason(trajectory: Trajectory, *, sampled: bool, spoiled: str, discard_overlong: bool) -> str:
-    """Why a finished trajectory is discarded on arrival; '' if it waits to be trained on. sampled: it has a segment."""
+def discard_reason(
+    trajectory: Trajectory, *, sampled: bool, spoiled: str, discard_overlong: bool, limits: Limits = UNLIMITED
+) -> tuple[str, str]:
+    """Why a finished trajectory is discarded on arrival ('' if it waits to be trained on), and what is said about it. sampled: it has
+    a segment."""
     if spoiled:
-        return spoiled
+        return spoiled, ""
     if trajectory.end_reason in ENVIRONMENT_ENDINGS:
-        return ENVIRONMENT_ENDINGS[trajectory.end_reason]
-    if trajectory.end_reason == OVERLONG_ENDING and discard_overlong:
-        return Reason.OVERLONG
-    return "" if sampled else Reason.EMPTY
+        return ENVIRONMENT_ENDINGS[trajectory.end_reason], trajectory.error
+    if detail := reward_breach(trajectory.reward, limits):
+        return Reason.REWARD_OUT_OF_BOUNDS, detail
+    if trajectory.end_reason == OVERLONG_ENDING and (discard_overlong or not sampled):
+        detail = "the context was full" if sampled else "the first observation alone fills the context"
+        return Reason.OVERLONG if discard_overlong else Reason.EMPTY, detail
+    return ("", "") if sampled else (Reason.EMPTY, f"it ended ({trajectory.end_reason}) before a token was sampled")
+
+
+def reward_breach(reward: float, limits: Limits) -> str:
+    """What is wrong with the reward of a trajectory; '' if nothing."""
+    if math.isfinite(reward) and abs(reward) <= limits.reward_bound:
+        return ""
+    bound = (
+        "finite" if math.isinf(limits.reward_bound) else f"finite and within ±{limits.reward_bound:g} (reward.bound)"
+    )
+    return f"its reward is {reward!r}; an episode's reward must be {bound}"
+
+
+def token_breach(length: int, token_ids: Sequence[int], limits: Limits) -> tuple[str, str]:
+    """Why these ids cannot be given to the model, ('', '') if they can: the reason and what is wrong. length: their number."""
+    if length > limits.context_length:
+        return (
+            Reason.CONTEXT_EXCEEDED,
+            f"it has {length} token ids; sampling.contextLength allows {limits.context_length}",
+        )
+    if token_ids and (min(token_ids) < 0 or max(token_ids) >= limits.vocabulary):
+        wrong = next(one for one in token_ids if not 0 <= one < limits.vocabulary)
+        return (
+            Reason.TOKEN_OUT_OF_VOCABULARY,
+            f"it has the token id {wrong}; the model knows 0 to {limits.vocabulary - 1}",
+        )
+    return "", ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +126,13 @@ def malformation(trajectory: Trajectory, spans: Iterable[Span]) -> str:
     """What is wrong with the shape of an upload; '' if nothing.
 
     spans: of this upload and of what is recorded of its lease. By index they lie in order inside the ids with ascending
-    versions; each segment has one finite and possible log-prob per token; a finished trajectory lacks no index.
+    versions; each segment has one log-prob per token, within the bounds; a finished trajectory lacks no index.
     """
     for segment in trajectory.segments:
         if len(segment.logprobs) != segment.tokens:
             return f"segment {segment.index} has {segment.tokens} tokens and {len(segment.logprobs)} log-probs"
-        if not all(map(math.isfinite, segment.logprobs)):
-            return f"segment {segment.index} has a log-prob that is not finite"
-        if segment.logprobs and not LEAST_LOGPROB <= min(segment.logprobs) <= max(segment.logprobs) <= LARGEST_LOGPROB:
-            return f"segment {segment.index} has a log-prob outside [{LEAST_LOGPROB:g}, {LARGEST_LOGPROB:g}]"
-    if not math.isfinite(trajectory.reward):
-        return "the reward is not finite"
-    ids = trajectory.token_ids
-    if ids and (min(ids) < 0 or max(ids) >= 1 << 31):
-        return "a token id is out of range"
+        if not all(LOWEST_LOGPROB <= value <= HIGHEST_LOGPROB for value in segment.logprobs):
+            return f"segment {segment.index} has a log-prob that is none (not between {LOWEST_LOGPROB:g} and 0)"
     return _disorder(trajectory, sorted(spans, key=lambda span: span.index))
 
 

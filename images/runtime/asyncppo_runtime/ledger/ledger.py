@@ -16,7 +16,19 @@ from asyncppo.wire.envelope import Envelope
 from asyncppo.wire.experience import Lease, Manifest, Trajectory
 from asyncppo.wire.membership import Member, MemberState
 from asyncppo.wire.versions import Canary, VersionRecord
-from asyncppo_runtime.ledger import checkpoints, epochs, groups, leases, pruning, receipts, scores, versions
+from asyncppo_runtime.ledger import (
+    checkpoints,
+    counters,
+    epochs,
+    failures,
+    groups,
+    leases,
+    pruning,
+    receipts,
+    review,
+    scores,
+    versions,
+)
 from asyncppo_runtime.ledger import members as membership
 from asyncppo_runtime.ledger.database import Database, open_writer
 from asyncppo_runtime.ledger.errors import LedgerRefusedError, LedgerUnusableError
@@ -26,6 +38,7 @@ from asyncppo_runtime.ledger.records import (
     Beat,
     LedgerSettings,
     LedgerView,
+    Limits,
     Receipt,
     Restored,
     Score,
@@ -60,6 +73,14 @@ class Ledger(LedgerReader):
         except BaseException:
             db.close()
             raise
+
+    def impose(self, limits: Limits, fail_after: int, now: float) -> list[review.Poison]:
+        """At a start: trajectories are judged by `limits` from now on, and so is what waits already; what breaks them is discarded and
+        given back. A run of failures that has ended the job (`fail_after`) begins anew."""
+        self.settings = replace(self.settings, limits=limits)
+        with self._db.transaction():
+            failures.begin_again(self._db, fail_after)
+            return review.review(self._db, self.settings, now)
 
     # --- epochs -----------------------------------------------------------------------------------------------------------
     def begin(
@@ -275,6 +296,16 @@ class Ledger(LedgerReader):
         with self._db.transaction():
             return pruning.prune(self._db, sample_every, limit, now)
 
+    def forget(self, now: float, *, keep: int = 1024, limit: int = 256) -> int:
+        """Delete the rows of groups that were discarded long ago, the newest `keep` excepted, at most `limit` groups a call; counters
+        stay. Returns the number of groups. Costs nothing while there are few."""
+        counts = self._db.counters
+        discarded = counts.value(counters.GROUPS + groups.DISCARDED) - counts.value(counters.FORGOTTEN_GROUPS)
+        if discarded < keep + limit:
+            return 0
+        with self._db.transaction():
+            return pruning.forget(self._db, keep, limit, now)
+
     def _counts(self) -> Mapping[str, int]:
         return self._db.counters.snapshot()
 
@@ -310,6 +341,7 @@ def _check_identity(path: Path, there: LedgerSettings, asked: LedgerSettings, ad
         max_attempts=there.max_attempts,
         discard_overlong=there.discard_overlong,
         fallback=there.fallback,
+        limits=there.limits,
     )
     if there != same:
         raise LedgerUnusableError(

@@ -13,7 +13,17 @@ from asyncppo.sync.columns import SealRule
 from asyncppo.wire.experience import Manifest
 from asyncppo.wire.membership import Member
 from asyncppo.wire.versions import VersionRecord
-from asyncppo_runtime.ledger import batches, checkpoints, epochs, groups, inspection, members, scores, versions
+from asyncppo_runtime.ledger import (
+    batches,
+    checkpoints,
+    epochs,
+    failures,
+    groups,
+    inspection,
+    members,
+    scores,
+    versions,
+)
 from asyncppo_runtime.ledger import manifests as manifests_module
 from asyncppo_runtime.ledger.counters import read_counts, recount, totals_of
 from asyncppo_runtime.ledger.database import Database, open_reader
@@ -21,6 +31,7 @@ from asyncppo_runtime.ledger.records import (
     CheckpointRow,
     EpochRecord,
     Event,
+    FailureRun,
     GroupCounts,
     LeaseState,
     LedgerSettings,
@@ -177,13 +188,19 @@ class LedgerReader:
         with self._db.reading():
             return inspection.events(self._db, after, limit)
 
+    def failures(self) -> FailureRun:
+        """Trajectories in a row that were worth nothing, and why."""
+        with self._db.reading():
+            return failures.read(self._db)
+
     def _counts(self) -> Mapping[str, int]:
         with self._db.reading():
             return read_counts(self._db.connection)
 
 
 def stored_settings(db: Database) -> LedgerSettings:
-    """What the ledger was created with. max_attempts, discard_overlong and fallback may change between openings and are not part of it."""
+    """What the ledger was created with. max_attempts, discard_overlong, fallback and limits may change between openings: they are no
+    part of it."""
     return LedgerSettings(
         job_uid=db.fact("job_uid"),
         fingerprint=db.fact("fingerprint"),

@@ -4,15 +4,17 @@ Does not own the rules (`judgement.py`). An upload is read against what is there
 transaction and a fixed number of statements, however many trajectories it carries.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 
+from asyncppo.report.wording import one_line
 from asyncppo.wire.experience import Refusal, Segment, Trajectory, UploadReply, segment_digest
 from asyncppo.wire.membership import Member
-from asyncppo_runtime.ledger import counters, groups
+from asyncppo_runtime.ledger import counters, failures, groups
 from asyncppo_runtime.ledger.database import Database, ids
 from asyncppo_runtime.ledger.epochs import last_epoch
 from asyncppo_runtime.ledger.fates import Place, spoil
@@ -25,10 +27,25 @@ from asyncppo_runtime.ledger.judgement import (
     discard_reason,
     malformation,
     refusal_of,
+    token_breach,
     trajectory_digest,
 )
 from asyncppo_runtime.ledger.members import fence
-from asyncppo_runtime.ledger.records import VIOLATIONS, Fate, LeaseState, LedgerSettings, Reason, Receipt, SegmentState
+from asyncppo_runtime.ledger.records import (
+    LONGEST_TEXT,
+    VIOLATIONS,
+    FailureRun,
+    Fate,
+    LeaseState,
+    LedgerSettings,
+    Reason,
+    Receipt,
+    SegmentState,
+)
+
+TURNED_AWAY = ""
+"""The digest of a finished trajectory of which nothing is kept but that it came and why it was not taken."""
+LONGEST_ENDING = 64
 
 
 @dataclass(slots=True)
@@ -69,6 +86,7 @@ class _Draft:
     discards: dict[str, list[int]] = field(default_factory=dict)
     spoiled: dict[str, list[int]] = field(default_factory=dict)
     late: list[int] = field(default_factory=list)
+    outcomes: list[tuple[str, str]] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
 
@@ -92,7 +110,15 @@ def receive(
     complete = groups.complete(db, {place.group_id for place in draft.places})
     if draft.violations:
         fence(db, sender.name, ", ".join(sorted(set(draft.violations))), now)
-    return Receipt(UploadReply(draft.accepted, draft.refused), sorted(draft.finished), complete, draft.violations)
+    run = failures.note(db, draft.outcomes) if draft.outcomes else FailureRun()
+    return Receipt(
+        UploadReply(draft.accepted, draft.refused),
+        sorted(draft.finished),
+        complete,
+        draft.violations,
+        run,
+        db.counters.value(counters.IN_FLIGHT),
+    )
 
 
 def _take(
@@ -100,6 +126,11 @@ def _take(
 ) -> None:
     """One trajectory of a lease that is in flight or received: all of it is read before any of it is drafted."""
     lease_id = trajectory.lease_id
+    # First of all: what does not fit the model may be too large to be read further.
+    reason, detail = token_breach(len(trajectory.token_ids), trajectory.token_ids, settings.limits)
+    if reason:
+        _turn_away(db, draft, lease, trajectory, reason, detail)
+        return
     spans = {index: recorded.span for index, recorded in lease.segments.items()}
     # A span that is recorded otherwise is not disorder but a conflict, which is worse: it is told apart below.
     spans |= {
@@ -107,7 +138,10 @@ def _take(
         for one in trajectory.segments
         if one.index not in spans
     }
-    if malformation(trajectory, spans.values()):
+    if detail := malformation(trajectory, spans.values()):
+        _turn_away(db, draft, lease, trajectory, Reason.MALFORMED, detail)
+        return
+    if lease.state == LeaseState.RECEIVED and lease.digest == TURNED_AWAY:
         _refuse(db, draft, lease_id, -1, Reason.MALFORMED)
         return
     named = digests(trajectory)
@@ -123,7 +157,8 @@ def _take(
             _draft_segment(db, draft, lease, lease_id, segment, named[segment.index], situation)
         if len(trajectory.token_ids) >= lease.length and (fresh or trajectory.finished):
             lease.length = len(trajectory.token_ids)
-            body = msgspec.msgpack.encode(msgspec.structs.replace(trajectory, segments=[]))
+            told = one_line(trajectory.error, LONGEST_TEXT)
+            body = msgspec.msgpack.encode(msgspec.structs.replace(trajectory, segments=[], error=told))
             draft.bodies[lease_id] = (lease.length, body)
         if trajectory.finished:
             _draft_finish(settings, draft, lease, trajectory)
@@ -193,11 +228,35 @@ def _draft_finish(settings: LedgerSettings, draft: _Draft, lease: _Lease, trajec
     lease.digest = trajectory_digest(trajectory)
     draft.finished[trajectory.lease_id] = trajectory
     draft.places.append(lease.place)
-    reason = discard_reason(
-        trajectory, sampled=bool(lease.segments), spoiled=lease.spoiled, discard_overlong=settings.discard_overlong
+    reason, detail = discard_reason(
+        trajectory,
+        sampled=bool(lease.segments),
+        spoiled=lease.spoiled,
+        discard_overlong=settings.discard_overlong,
+        limits=settings.limits,
     )
+    draft.outcomes.append((reason, detail))
     if reason:
         draft.discards.setdefault(reason, []).append(trajectory.lease_id)
+
+
+def _turn_away(db: Database, draft: _Draft, lease: _Lease, trajectory: Trajectory, reason: str, detail: str) -> None:
+    """Nothing of this upload is kept but that it came. A finished one is discarded with its reason and counts as a loss of its place:
+    refused alone, its lease would be given back and granted again for ever. What is recorded of a partial one is spoiled."""
+    lease_id = trajectory.lease_id
+    _refuse(db, draft, lease_id, -1, reason)
+    if lease.state != LeaseState.IN_FLIGHT:
+        return
+    if not trajectory.finished:
+        if not lease.spoiled:
+            lease.spoiled = reason
+            draft.spoiled.setdefault(reason, []).append(lease_id)
+        return
+    lease.state, lease.digest = LeaseState.RECEIVED, TURNED_AWAY
+    draft.finished[lease_id] = msgspec.structs.replace(trajectory, token_ids=[], segments=[])
+    draft.places.append(lease.place)
+    draft.discards.setdefault(reason, []).append(lease_id)
+    draft.outcomes.append((reason, detail))
 
 
 def _refuse(db: Database, draft: _Draft, lease_id: int, index: int, reason: str) -> None:
@@ -220,7 +279,8 @@ def _write(db: Database, settings: LedgerSettings, draft: _Draft, leases: dict[i
         "INSERT INTO trajectories VALUES (?, ?, ?, ?, '', ?, ?, ?, -1)",
         [
             (
-                lease_id, one.group_id, leases[lease_id].digest, Fate.WAITING, one.reward, one.end_reason,
+                lease_id, one.group_id, leases[lease_id].digest, Fate.WAITING, _storable(one.reward),
+                one_line(one.end_reason, LONGEST_ENDING),
                 sum(known.span.end - known.span.start for known in leases[lease_id].segments.values()),
             )
             for lease_id, one in draft.finished.items()
@@ -238,6 +298,11 @@ def _write(db: Database, settings: LedgerSettings, draft: _Draft, leases: dict[i
         groups.drop_trajectories(db, settings, lease_ids, reason, now)
     for lease_id in draft.late:
         db.event(now, Reason.LATE, lease_id, leases[lease_id].member)
+
+
+def _storable(reward: float) -> float:
+    """SQLite takes a NaN for a missing value. Such a trajectory is discarded; the event and its body say why."""
+    return 0.0 if math.isnan(reward) else reward
 
 
 def _load_leases(db: Database, trajectories: Sequence[Trajectory]) -> dict[int, _Lease]:

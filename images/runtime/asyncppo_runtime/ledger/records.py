@@ -3,12 +3,16 @@
 Owns these shapes. Does not own how they are stored (`schema.py`) nor when they change (one module per concept).
 """
 
+import math
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncppo.report.wording import one_line
 from asyncppo.sync.columns import SealRule
 from asyncppo.wire.experience import Trajectory, UploadReply
 from asyncppo.wire.membership import Member, MemberState
@@ -37,10 +41,23 @@ class Reason(StrEnum):
     CONFLICT = "conflict"
     MALFORMED = "malformed"
     UNKNOWN_LEASE = "unknown_lease"
+    REWARD_OUT_OF_BOUNDS = "reward_out_of_bounds"
+    TOKEN_OUT_OF_VOCABULARY = "token_out_of_vocabulary"
+    CONTEXT_EXCEEDED = "context_exceeded"
 
 
 VIOLATIONS = frozenset({Reason.HASH_MISMATCH, Reason.UNKNOWN_VERSION, Reason.CONFLICT, Reason.MISLABELLED})
 """Reasons that mean somebody was wrong about a version, not merely late; a receipt with one of them fences its sender."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a trajectory may hold for a step to survive it. reward_bound: of its reward's size. context_length: of its token ids.
+    vocabulary: every id is below it, the rows of the model's embedding."""
+
+    reward_bound: float = math.inf
+    context_length: int = 1 << 31
+    vocabulary: int = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +67,7 @@ class LedgerSettings:
     job_uid, fingerprint: identity; another one is refused. seed: of tasks and sampling. max_attempts: grants of one member of a
     group that may be lost before the group is discarded. exact: scores must come from the segment's own version.
     discard_overlong: trajectories that end as `overlong` are discarded. fallback: scores of kind FALLBACK_KIND are taken in exact
-    modes too; they are counted.
+    modes too; they are counted. limits: what is judged at the door.
     """
 
     job_uid: str
@@ -62,6 +79,7 @@ class LedgerSettings:
     max_attempts: int = 3
     discard_overlong: bool = False
     fallback: bool = False
+    limits: Limits = Limits()
 
 
 FALLBACK_KIND = "fallback_recompute"
@@ -152,17 +170,63 @@ class ScoreReceipt:
     refused: list[tuple[SegmentKey, str]] = field(default_factory=list)
 
 
+LONGEST_TEXT = 300
+"""Of what is kept of a rollout's words."""
+MOST_CAUSES = 16
+_CLASS = re.compile(r"[A-Za-z_][\w.]*(?=:)")
+
+
+class Cause(msgspec.Struct, frozen=True):
+    """One kind of failure: its reason, how often, and the newest text of it."""
+
+    reason: str
+    count: int
+    example: str
+
+
+class FailureRun(msgspec.Struct, frozen=True):
+    """in_a_row: failures since the last good trajectory. causes: of those, by kind (reason and class of error), at most
+    MOST_CAUSES. last: the newest text ever, which a good trajectory leaves."""
+
+    in_a_row: int = 0
+    causes: dict[str, Cause] = {}
+    last: str = ""
+
+    @property
+    def commonest(self) -> Cause:
+        """The commonest kind of the run; an empty one before the first."""
+        return max(self.causes.values(), key=lambda cause: cause.count, default=Cause("", 0, ""))
+
+    def after_failure(self, reason: str, text: str) -> "FailureRun":
+        """One more."""
+        shown = one_line(text, LONGEST_TEXT)
+        named = _CLASS.match(shown)
+        kind = f"{reason} {named.group() if named else ''}"
+        if kind not in self.causes and len(self.causes) >= MOST_CAUSES:
+            kind = "others"
+        before = self.causes.get(kind, Cause(reason, 0, ""))
+        causes = {**self.causes, kind: Cause(before.reason, before.count + 1, shown)}
+        return FailureRun(self.in_a_row + 1, causes, shown or self.last)
+
+    def after_success(self) -> "FailureRun":
+        """A good one: the run is over."""
+        return FailureRun(last=self.last)
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What a receipt did. reply goes back to the sender. received: leases whose trajectory is new. complete: groups it completed.
 
     violations: why segments were refused that were wrong rather than late (see VIOLATIONS); the sender was fenced for it.
+    failures: trajectories in a row that were worth nothing, this upload's included. in_flight: leases under way after it.
     """
 
     reply: UploadReply
     received: list[int]
     complete: list[int]
     violations: list[str] = field(default_factory=list)
+    failures: FailureRun = field(default_factory=FailureRun)
+    in_flight: int = 0
 
     @property
     def fenced(self) -> bool:

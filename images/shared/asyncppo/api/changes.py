@@ -18,6 +18,7 @@ CHANGEABLE: tuple[str, ...] = (
     "activeDeadlineSeconds",
     "backoffLimit",
     "ttlSecondsAfterFinished",
+    "reward.bound",
     "algorithm.updates",
     "optimizer.microBatchTokens",
     "weightSync.pauseTimeoutSeconds",

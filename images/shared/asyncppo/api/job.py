@@ -18,6 +18,7 @@ from asyncppo.api.training import (
     OptimizerSpec,
     Parameters,
     PositiveInt,
+    RewardSpec,
     SamplingSpec,
 )
 
@@ -36,6 +37,8 @@ class AsyncPPOJobSpec(ApiModel):
     """The policy to train."""
     environment: EnvironmentSpec
     """Where the agent acts and is rewarded."""
+    reward: RewardSpec = RewardSpec()
+    """Which rewards are taken."""
     sampling: SamplingSpec = SamplingSpec()
     """How tokens are sampled."""
     algorithm: AlgorithmSpec

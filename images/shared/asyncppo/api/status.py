@@ -176,6 +176,10 @@ class LedgerFigures(ApiModel):
     """Trajectories that wait to be trained."""
     discarded: int | None = None
     """Trajectories discarded; the reasons are in the metrics."""
+    discarded_share: float | None = None
+    """Share of the received trajectories that was discarded."""
+    discarded_reason: str | None = None
+    """The commonest reason of a discard."""
 
 
 class SyncFigures(ApiModel):
@@ -262,6 +266,8 @@ class JobStatus(ApiModel):
     """Trajectories by fate."""
     syncs: SyncFigures | None = None
     """Version syncs."""
+    notes: Annotated[list[str], Field(max_length=16)] | None = None
+    """What one should know of this run and may not expect, such as a schedule that jumped."""
     throughput: ThroughputFigures | None = None
     """Training speed."""
     failures: _Counts | None = None

@@ -1,4 +1,4 @@
-"""What is trained, on what, and by which objective: model, environment, sampling, algorithm, optimizer.
+"""What is trained, on what, and by which objective: model, environment, reward, sampling, algorithm, optimizer.
 
 Owns these fields, their defaults and their bounds. Does not own rules across them (`rules.py`).
 """
@@ -76,6 +76,16 @@ class EnvironmentSpec(ApiModel):
     """An episode that reaches this many model turns is ended."""
     step_timeout_seconds: PositiveFloat = 60.0
     """A reset or step that takes longer ends the episode; its trajectory is discarded as `environment_timeout`."""
+    fail_after: PositiveInt = 64
+    """The job fails when so many trajectories in a row, over all rollouts, were worth nothing (an error, a time-out, a reward out of
+    bounds, nothing sampled), and at least twice as many as are under way."""
+
+
+class RewardSpec(ApiModel):
+    """Which rewards are taken."""
+
+    bound: Annotated[float, Field(gt=0.0, le=1e9)] = 1e6
+    """Largest size of one reward and of an episode's sum; beyond it the trajectory is discarded as `environment_error`."""
 
 
 class Overlong(StrEnum):

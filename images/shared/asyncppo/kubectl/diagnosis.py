@@ -15,7 +15,8 @@ Object = Mapping[str, Any]
 Samples = Mapping[str, Mapping[tuple[tuple[str, str], ...], float]]
 
 GOOD_WHEN_TRUE = (
-    "Accepted", "Reconciled", "LearnerReady", "RolloutsReady", "OldLogitsReady", "LedgerBalanced", "Exact", "SyncHealthy",
+    "Accepted", "Reconciled", "LearnerReady", "RolloutsReady", "OldLogitsReady", "LedgerBalanced", "EnvironmentHealthy",
+    "Exact", "SyncHealthy",
 )  # fmt: skip
 BY_DESIGN = frozenset({"ApproximateStrategy"})
 ENOUGH = 0.25
@@ -91,6 +92,8 @@ ADVICE = {
     "Forbidden": "give the operator the right it names (the chart's roles have it)",
     "InvalidSpec": "kubectl asyncppo validate FILE says the same before anything is applied",
     "ImmutableField": "put the old value back, or make a job of another name",
+    "EpisodesFail": "kubectl asyncppo logs NAME --role rollout has each failure in full; mend the environment",
+    "MostlyDiscarded": "kubectl asyncppo logs NAME --role rollout; each discarded trajectory was sampled for nothing",
     "TooFewRollouts": "see RolloutsReady, or lower weightSync.minReady",
     "Violated": "stop the job and keep its volume: a segment was labelled with weights that did not sample it",
 }

@@ -48,6 +48,7 @@ def status(job: Object, diagnosis: Diagnosis, events: Sequence[Object] = ()) -> 
         ("rollouts", _at(job, "rollouts", "summary") and f"{_at(job, 'rollouts', 'summary')} ready"),
         ("syncs", _syncs(job)),
         ("ledger", _ledger(job)),
+        *(("note", str(note)) for note in _at(job, "notes") or ()),
         ("healthy", "yes" if diagnosis.healthy else "no"),
     ]  # fmt: skip
     lines = [f"{name:<11} {text}" for name, text in rows if text]
@@ -133,8 +134,10 @@ def _ledger(job: Object) -> str:
     if _at(job, "ledger", "trained") == "":
         return ""
     balanced = "balanced" if _at(job, "ledger", "balanced") else "IMBALANCED"
-    parts = [f"{key} {_at(job, 'ledger', key)}" for key in ("trained", "waiting", "discarded", "inFlight")]
-    return f"{balanced}; trajectories {', '.join(parts)}"
+    parts = [f"{key} {_at(job, 'ledger', key)}" for key in ("trained", "waiting", "inFlight", "discarded")]
+    share, reason = _at(job, "ledger", "discardedShare"), _at(job, "ledger", "discardedReason")
+    lost = f" ({percent(float(share))}, mostly {reason})" if share else ""
+    return f"{balanced}; trajectories {', '.join(parts)}{lost}"
 
 
 def _number(value: object) -> str:

@@ -17,6 +17,7 @@ from asyncppo.local.outcome import Outcome
 from asyncppo.report.history import read_history
 from asyncppo.report.measures import Summary
 from asyncppo.report.picture import Reference, draw
+from asyncppo.report.remarks import unlearnt
 from asyncppo.report.summary import encode_summary, summarize
 from asyncppo.report.wording import duration
 from asyncppo.report.words import render_summary
@@ -34,6 +35,9 @@ def write_results(job: AsyncPPOJob, folder: RunFolder, outcome: Outcome) -> Summ
     """Write summary.json and report.png; the summary. ResultsError when the disk does not take them."""
     summary = summarize(job, outcome.status, outcome.phase, outcome.message, outcome.rollout_time, outcome.restarts)
     try:
+        if outcome.status is None and (earlier := read_history(folder.metrics_file)):
+            # The learner never answered: what it did before is what there is.
+            summary = msgspec.structs.replace(summary, updates=earlier[-1].update)
         if folder.choice_file.exists():
             summary = msgspec.structs.replace(summary, strategy_reason=folder.choice_file.read_text().strip())
         write_atomically(folder.picture_file, draw(summary, read_history(folder.metrics_file), reference(job)))
@@ -50,7 +54,10 @@ def write_results(job: AsyncPPOJob, folder: RunFolder, outcome: Outcome) -> Summ
 def tell(console: Console, summary: Summary, folder: RunFolder, outcome: Outcome, again: str) -> None:
     """The closing words. again: the command that resumes this run."""
     head = Text.assemble((summary.job, "bold"), ": ", (outcome.phase.lower(), STYLES.get(outcome.phase, "bold")))
-    head.append(f" · {summary.updates:,} updates in {duration(summary.wall_seconds)}")
+    if outcome.status is not None:
+        head.append(f" · {summary.updates:,} updates in {duration(summary.wall_seconds)}")
+    elif summary.updates:
+        head.append(f" · before the learner answered; {summary.updates:,} updates are done")
     console.print()
     console.print(head)
     if outcome.phase != "Complete" and outcome.message:
@@ -59,8 +66,10 @@ def tell(console: Console, summary: Summary, folder: RunFolder, outcome: Outcome
         console.print(Text(f"the last words of {outcome.log_file}:", style="bright_black"))
         for line in outcome.words:
             console.print(Text(f"  | {line}"), soft_wrap=True)
-    if summary.updates:
+    if summary.updates and outcome.status is not None:
         console.print(Padding(render_summary(summary), (1, 0, 1, 2)))
+    for note in [*summary.notes, *([nothing] if (nothing := unlearnt(summary.learning)) else [])]:
+        console.print(Text(f"Note: {note}", style="yellow"), soft_wrap=True)
     if summary.strategy_reason:
         console.print(Text(summary.strategy_reason), soft_wrap=True)
     console.print(_files(folder))

@@ -5,7 +5,8 @@ import time
 from types import TracebackType
 from typing import IO, Self
 
-from asyncppo.local.snapshot import Snapshot, discarded_share
+from asyncppo.local.snapshot import Snapshot
+from asyncppo.report.remarks import discards, unlearnt
 from asyncppo.report.wording import clock, percent
 
 PACE = 5.0
@@ -55,8 +56,10 @@ def line(snapshot: Snapshot) -> str:
         f"staleness {status.staleness.mean:.2f} (max {status.staleness.max}, bound {snapshot.bound})",
         f"exact {percent(status.old_logits.exact_coverage)}",
         f"ledger {'balanced' if status.ledger.balanced else 'NOT BALANCED'}",
-        f"discarded {percent(discarded_share(status))}",
+        f"discarded {discards(status.ledger)}",
     ]
+    if nothing := unlearnt(status.learning):
+        parts.append(nothing)
     if status.eta_seconds:
         parts.append(f"eta {clock(status.eta_seconds)}")
     return f"{head} {'  '.join(parts)}  {snapshot.doing}"

@@ -122,6 +122,7 @@ class _Course:
         self._phase = "running"
         self._started = time.monotonic()
         self._over = asyncio.Event()
+        self._noted: set[str] = set()
         self._rollouts = rollout_names(run.job)
         self._old_logits = old_logit_names(run.job)
 
@@ -249,6 +250,10 @@ class _Course:
             if status is not None and status.phase in OVER and not self._over.is_set():
                 await self._feed.read_clocks()
                 self._over.set()
+            for note in status.notes if status is not None else ():
+                if note not in self._noted:
+                    self._noted.add(note)
+                    self._screen.note(f"Note: {note}")
             self._screen.update(self._snapshot())
             await asyncio.sleep(self._run.patience.poll)
 

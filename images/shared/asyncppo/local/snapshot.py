@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from asyncppo.local.supervisor import RoleView
 from asyncppo.report.measures import LearnerStatus
+from asyncppo.report.remarks import failing
 
 SPARKS = "▁▂▃▄▅▆▇█"
 SILENCE = 3.0
@@ -54,6 +55,8 @@ class Snapshot:
         words = WAITING.get(self.status.waiting_for, self.status.waiting_for)
         if self.status.waiting_for == "Batch" and 0.0 < self.status.batch_progress <= 1.0:
             words += f" ({self.status.batch_progress:.0%} of a batch)"
+        if trouble := failing(self.status.failures):
+            words += f" · {trouble}"
         return f"{words} · {self.status.message}" if self.status.message else words
 
 
@@ -68,9 +71,3 @@ def sparkline(values: Sequence[float], width: int) -> str:
     if high - low < 1e-12:
         return SPARKS[0] * count
     return "".join(SPARKS[round((mean - low) / (high - low) * (len(SPARKS) - 1))] for mean in means)
-
-
-def discarded_share(status: LearnerStatus) -> float:
-    """Share of the sampled tokens that were discarded."""
-    tokens = status.ledger.tokens
-    return sum(tokens.discarded.values()) / tokens.sampled if tokens.sampled else 0.0

@@ -16,15 +16,18 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from asyncppo.local.snapshot import Snapshot, discarded_share, sparkline
+from asyncppo.local.snapshot import Snapshot, sparkline
 from asyncppo.local.supervisor import RoleView
 from asyncppo.report.measures import LearnerStatus, MemberView
+from asyncppo.report.remarks import unlearnt
 from asyncppo.report.wording import clock, count, percent, short
 
 LABEL = "bright_black"
 GOOD, BAD, CAUTION = "green", "bold red", "yellow"
 SPARK_WIDTH = 24
 LOCAL_FLAGS = 3
+WORTH_A_REASON = 0.1
+"""Share of discarded trajectories from which the commonest reason is named; below it the row stays one line."""
 TerminalSettings: TypeAlias = list[Any]
 
 
@@ -120,6 +123,8 @@ def _reward(snapshot: Snapshot, status: LearnerStatus) -> Text:
     if status.update:
         text.append("  first ", style=LABEL).append(f"{status.reward.first:.3f}")
         text.append("  best ", style=LABEL).append(f"{status.reward.best:.3f}")
+    if nothing := unlearnt(status.learning):
+        text.append(f"\n{nothing}", style=CAUTION)
     return text
 
 
@@ -162,8 +167,12 @@ def _ledger(status: LearnerStatus) -> Text:
 
 def _tokens(status: LearnerStatus) -> Text:
     text = Text.assemble(f"{count(round(status.throughput.tokens_per_second))}", ("/s trained", LABEL))
-    share = discarded_share(status)
-    return text.append(f"  {percent(share)}").append(" of the sampled discarded", style=LABEL)
+    mostly_lost = status.ledger.discarded_share > 0.5
+    text.append(f"  {percent(status.ledger.discarded_share)}", style=BAD if mostly_lost else "")
+    text.append(" of trajectories discarded", style=LABEL)
+    if status.ledger.discarded_share > WORTH_A_REASON:
+        text.append(f" ({status.ledger.commonest_discard})", style=LABEL)
+    return text
 
 
 def _syncs(status: LearnerStatus) -> Text:

@@ -119,6 +119,16 @@ class LedgerTotals(Measure, frozen=True, kw_only=True):
     tokens: LedgerTokens = LedgerTokens()
 
     @property
+    def discarded_share(self) -> float:
+        """Share of the received trajectories that was discarded; 0 before the first."""
+        return sum(self.discarded.values()) / self.received if self.received else 0.0
+
+    @property
+    def commonest_discard(self) -> str:
+        """The commonest reason of a discard, the first by name of several; empty without any."""
+        return max(sorted(self.discarded), key=lambda reason: self.discarded[reason], default="")
+
+    @property
     def balanced(self) -> bool:
         """Whether both equations hold, and the tokens' one."""
         return (
@@ -126,6 +136,31 @@ class LedgerTotals(Measure, frozen=True, kw_only=True):
             and self.received == self.trained + sum(self.discarded.values()) + self.waiting
             and self.tokens.balanced
         )
+
+
+class Failures(Measure, frozen=True, kw_only=True):
+    """Trajectories in a row, over all rollouts, that were worth nothing; `limit` (environment.failAfter) of them end the job.
+
+    reason: the commonest reason among them. count: how many had it (and the same class of error). example: what was said of one.
+    last: what was said of the newest one ever, which stays when a good one comes.
+    """
+
+    in_a_row: int = 0
+    limit: int = 0
+    reason: str = ""
+    count: int = 0
+    example: str = ""
+    last: str = ""
+
+
+class Learning(Measure, frozen=True, kw_only=True):
+    """What there was to learn from. idle_updates: those in which every loss token's advantage was 0. zero_variance_groups: trained
+    groups whose rewards were all equal."""
+
+    updates: int = 0
+    idle_updates: int = 0
+    groups: int = 0
+    zero_variance_groups: int = 0
 
 
 class Quantiles(Measure, frozen=True, kw_only=True):
@@ -174,6 +209,7 @@ class LearnerStatus(Measure, frozen=True, kw_only=True):
     """Everything GET /v1/status says (JSON). phase: Starting, Running, Suspended, Complete, Failed.
 
     waiting_for: what the learner is doing now: Batch, Straggler, Training, Sync, Nothing. time: seconds spent in each so far.
+    notes: what people should know of this run and may not expect, one sentence each.
     """
 
     job: str
@@ -200,6 +236,9 @@ class LearnerStatus(Measure, frozen=True, kw_only=True):
     members: list[MemberView] = []
     time: dict[str, float] = {}
     versions: int = 0
+    failures: Failures = Failures()
+    learning: Learning = Learning()
+    notes: list[str] = []
 
 
 class UpdateMetrics(Measure, frozen=True, kw_only=True):
@@ -208,6 +247,9 @@ class UpdateMetrics(Measure, frozen=True, kw_only=True):
     quadrants: tokens masked by the discrepancy control and/or clipped: active, masked, clipped, maskedAndClipped.
     trajectory_staleness: staleness of a trajectory's oldest token → trajectories. staleness_in_flight + staleness_queued split each
     token's staleness: versions published between its sampling and the receipt of its trajectory, and from then to this step.
+
+    Sums, of which the means beside them are made: measured_tokens took a forward in the step, k3_sum is over those, exact_tokens over
+    all loss tokens. signal_tokens: loss tokens whose advantage was not 0. None: written by a program that did not count them.
     """
 
     update: int
@@ -241,6 +283,10 @@ class UpdateMetrics(Measure, frozen=True, kw_only=True):
     value_loss: float = 0.0
     explained_variance: float = 0.0
     audit: Audit = Audit()
+    measured_tokens: int | None = None
+    k3_sum: float | None = None
+    exact_tokens: int | None = None
+    signal_tokens: int | None = None
 
 
 class Summary(Measure, frozen=True, kw_only=True):
@@ -267,3 +313,6 @@ class Summary(Measure, frozen=True, kw_only=True):
     wall_seconds: float
     time: dict[str, dict[str, float]] = {}
     restarts: dict[str, int] = {}
+    failures: Failures = Failures()
+    learning: Learning = Learning()
+    notes: list[str] = []

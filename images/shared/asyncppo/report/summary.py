@@ -52,6 +52,9 @@ def summarize(
         wall_seconds=status.wall_seconds,
         time=time | {name: dict(seconds) for name, seconds in rollout_time.items() if seconds},
         restarts=dict(restarts),
+        failures=status.failures,
+        learning=status.learning,
+        notes=status.notes,
     )
 
 

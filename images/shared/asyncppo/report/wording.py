@@ -1,4 +1,17 @@
-"""Numbers as people read them. Owns the wording that screen, picture and summary share; does not own any figure."""
+"""Numbers, and words of other programs, as people read them. Owns the wording that screen, picture and summary share; no figure."""
+
+import unicodedata
+
+UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Unicode categories that a terminal obeys instead of showing, or cannot show."""
+
+
+def one_line(text: str, limit: int) -> str:
+    """Words of another program on one line of at most `limit` characters, without a character that a terminal would obey."""
+    shown = text[: 4 * limit]  # cleaning costs; what comes after is cut anyway
+    shown = "".join(" " if unicodedata.category(each) in UNPRINTABLE else each for each in shown)
+    shown = " ".join(shown.split())
+    return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
 
 
 def percent(share: float) -> str:

@@ -23,6 +23,8 @@ def render_summary(summary: Summary) -> RenderableType:
     rows.add_column(style=QUIET, no_wrap=True)
     rows.add_column(overflow="fold")
     rows.add_row("reward", _reward(summary))
+    if summary.learning.zero_variance_groups:
+        rows.add_row("groups", _groups(summary))
     rows.add_row("old logits", _old_logits(summary))
     rows.add_row("staleness", _staleness(summary))
     rows.add_row("discrepancy", _discrepancy(summary))
@@ -41,6 +43,15 @@ def _reward(summary: Summary) -> Text:
         ("first tenth ", QUIET), f"{reward.first:.3f}",
         ("  last tenth ", QUIET), (f"{reward.last:.3f}", "bold"),
         ("  best ", QUIET), f"{reward.best:.3f}",
+    )  # fmt: skip
+
+
+def _groups(summary: Summary) -> Text:
+    learning = summary.learning
+    share = learning.zero_variance_groups / max(1, learning.groups)
+    return Text.assemble(
+        f"{learning.groups:,}", (" trained  ", QUIET),
+        (percent(share), CAUTION if share > 0.5 else ""), (" with equal rewards", QUIET),
     )  # fmt: skip
 
 
@@ -126,7 +137,9 @@ def _trajectories(summary: Summary) -> Text:
         )
     )
     if ledger.discarded:
-        text.append(f"\ndiscarded: {_list(ledger.discarded)}", style=QUIET)
+        text.append(f"\ndiscarded {percent(ledger.discarded_share)}: {_list(ledger.discarded)}", style=QUIET)
+    if summary.failures.last:
+        text.append(f"\nthe newest failure: {summary.failures.last}", style=QUIET)
     return text
 
 
