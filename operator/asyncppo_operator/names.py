@@ -19,6 +19,9 @@ ANNOTATION_RENDERING = f"{DOMAIN}/rendering"
 
 PORT = 8080
 PORT_NAME = "http"
+METRICS_PORT = 8081
+"""Where a job's pods are scraped."""
+METRICS_PORT_NAME = "metrics"
 USER_ID = 65532
 
 JOB_FILE = "/etc/asyncppo/job/job.json"

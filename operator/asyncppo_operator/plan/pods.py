@@ -59,7 +59,8 @@ def pod_template(
 ) -> Object:
     """The role's PodTemplateSpec, around the pod spec that is `held`, if one is. UserError when the overlay cannot be merged.
 
-    single: the job's Secret holds one token for every role, as it did before roles had their own.
+    single: the job's Secret holds one token for every role, as it did before roles had their own; its programs, whose images were pinned
+    then, know neither a key of a role nor a port for metrics alone.
     """
     name = job.metadata.name
     rendered = {"metadata": {"labels": names.labels(name, role)}, "spec": _pod_spec(job, role, settings, single)}
@@ -109,7 +110,7 @@ def _pod_spec(job: AsyncPPOJob, role: Role, settings: Settings, single: bool) ->
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(job, role, settings)],
+        "containers": [_container(job, role, settings, single)],
         "volumes": [
             {"name": "job", "configMap": {"name": names.config(name)}},
             *_token_volumes(name, role, single),
@@ -180,16 +181,20 @@ def _shm_size(spec: RoleSpec) -> str:
     return SHM_GPU if any("gpu" in resource for resource in wanted) else SHM_CPU
 
 
-def _container(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
+def _container(job: AsyncPPOJob, role: Role, settings: Settings, single: bool = False) -> Object:
     spec = role_spec(job, role)
     container: Object = {
         "name": role.value,
         "image": spec.image or default_image(job, role, settings),
         "imagePullPolicy": settings.images.pull_policy,
         "command": ["python", "-m", MODULES[role]],
-        "args": _arguments(job, role, settings),
+        "args": _arguments(job, role, settings, single),
         "env": _environment(),
-        "ports": [{"name": names.PORT_NAME, "containerPort": names.PORT, "protocol": "TCP"}],
+        "ports": [
+            {"name": name, "containerPort": port, "protocol": "TCP"}
+            for name, port in ((names.PORT_NAME, names.PORT), (names.METRICS_PORT_NAME, names.METRICS_PORT))
+            if not (single and port == names.METRICS_PORT)
+        ],
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -243,13 +248,15 @@ def default_image(job: AsyncPPOJob, role: Role, settings: Settings) -> str:
     return {Role.LEARNER: images.learner, Role.ROLLOUT: rollout, Role.OLD_LOGIT: images.old_logit}[role]
 
 
-def _arguments(job: AsyncPPOJob, role: Role, settings: Settings) -> list[str]:
+def _arguments(job: AsyncPPOJob, role: Role, settings: Settings, single: bool) -> list[str]:
     common = [
         "--job", names.JOB_FILE,
         "--directory", names.DATA_DIRECTORY,
         "--listen", f"0.0.0.0:{names.PORT}",
         "--token-file", names.TOKEN_FILE,
     ]  # fmt: skip
+    if not single:
+        common += ["--metrics-listen", f"0.0.0.0:{names.METRICS_PORT}"]
     if role is Role.LEARNER:
         return common
     worker = [

@@ -66,17 +66,20 @@ def disruption_budget(job: AsyncPPOJob, role: Role, api_version: str) -> Object:
 
 
 def network_policy(job: AsyncPPOJob, settings: Settings) -> Object:
-    """Who may reach the pods: each other, the operator, and the scraper; on the one port."""
+    """Who may reach the pods: each other and the operator, for control; the scrapers, for metrics."""
     name = job.metadata.name
     own = settings.network_policy
-    peers: list[Object] = [
+    control: list[Object] = [
         {"podSelector": {"matchLabels": {names.LABEL_JOB: name}}},
         {
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": own.operator_namespace}},
             "podSelector": {"matchLabels": dict(own.operator_labels)},
         },
-        *own.scrape_from,
     ]
+    ingress: list[Object] = [{"from": control, "ports": [{"protocol": "TCP", "port": names.PORT}]}]
+    if own.scrape_from:
+        # a rule whose list of peers is empty lets everybody in
+        ingress.append({"from": own.scrape_from, "ports": [{"protocol": "TCP", "port": names.METRICS_PORT}]})
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -84,6 +87,6 @@ def network_policy(job: AsyncPPOJob, settings: Settings) -> Object:
         "spec": {
             "podSelector": {"matchLabels": {names.LABEL_JOB: name}},
             "policyTypes": ["Ingress"],
-            "ingress": [{"from": peers, "ports": [{"protocol": "TCP", "port": names.PORT}]}],
+            "ingress": ingress,
         },
     }

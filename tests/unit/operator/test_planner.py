@@ -293,6 +293,29 @@ def test_the_network_policy_lets_in_the_job_the_operator_and_the_scraper() -> No
     assert "NetworkPolicy" not in {m["kind"] for m in plan(accepted(), Target.RUN, OBSERVED, off).apply}
 
 
+@pytest.mark.parametrize("role", ["learner", "rollout", "old-logit"])
+def test_every_role_is_scraped_on_a_port_of_its_own_and_controlled_on_another(role: str) -> None:
+    container = pod_spec(planned(**DEDICATED), role)["containers"][0]
+    assert {p["name"]: p["containerPort"] for p in container["ports"]} == {"http": 8080, "metrics": 8081}
+    assert container["args"][container["args"].index("--listen") + 1] == "0.0.0.0:8080"
+    assert container["args"][container["args"].index("--metrics-listen") + 1] == "0.0.0.0:8081"
+    assert {container[probe]["httpGet"]["port"] for probe in container if probe.endswith("Probe")} == {"http"}
+    # a job of before: its pinned image knows one port
+    old = planned(observed=Observed(token="t", single_token=True), **DEDICATED)
+    container = pod_spec(old, role)["containers"][0]
+    assert [p["name"] for p in container["ports"]] == ["http"]
+    assert "--metrics-listen" not in container["args"]
+
+
+def test_scrapers_reach_the_metrics_port_alone() -> None:
+    scraper = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    settings = Settings(network_policy=NetworkPolicySettings(scrape_from=[scraper]))
+    made = plan(accepted(settings), Target.RUN, OBSERVED, settings)
+    rules = of_kind(made, "NetworkPolicy")["guess-pods"]["spec"]["ingress"]
+    assert [rule["ports"][0]["port"] for rule in rules if scraper in rule["from"]] == [8081]
+    assert [scraper] == [peer for rule in rules for peer in rule["from"] if rule["ports"][0]["port"] == 8081]
+
+
 def test_pull_secrets_of_the_settings_reach_the_pods() -> None:
     settings = Settings(images=Images(pull_secrets=["hub"]))
     made = plan(accepted(settings), Target.RUN, OBSERVED, settings)

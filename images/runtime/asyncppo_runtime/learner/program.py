@@ -62,6 +62,7 @@ class Arguments:
     host: str
     port: int
     token: str
+    metrics: tuple[str, int] | None = None
 
 
 class LearnerProgram:
@@ -178,7 +179,7 @@ class LearnerProgram:
             context_length=spec.sampling.context_length,
         )
         await board.refresh()
-        runner, port = await serve(app, arguments.host, arguments.port)
+        runner, port = await serve(app, arguments.host, arguments.port, arguments.metrics)
         _announce(directory / "learner.url", f"http://{arguments.host}:{port}")
         log.info("serving on %s:%d, version %d, update %d", arguments.host, port, publication.version, update)
         try:

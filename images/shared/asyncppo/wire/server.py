@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
@@ -35,6 +36,18 @@ IDLE_SECONDS = 75.0
 """A caller's connection without a request is closed; its client has dropped it long before."""
 DOOR = web.AppKey("door", Door)
 CALLER = web.RequestKey("caller", Caller)
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """What the open routes show. ready(): "" or why not."""
+
+    registry: CollectorRegistry
+    ready: Callable[[], str]
+
+
+OPEN = web.AppKey("open", Open)
+PARTED = web.AppKey("parted", bool)
 
 log = logging.getLogger(__name__)
 
@@ -192,31 +205,55 @@ def application(
     known = only(identify) if isinstance(identify, str) else identify
     app = web.Application(middlewares=[refusals, callers_only(known)], client_max_size=BULK_LIMIT)
     app[DOOR] = Door()
+    app[OPEN] = Open(registry, ready)
+    open_routes(app, app[OPEN])
+    return app
+
+
+def open_routes(app: web.Application, shown: Open) -> None:
+    """The routes that need no token. /metrics is not found where another port has it."""
 
     async def healthz(_: web.Request) -> web.StreamResponse:
         return web.Response(text="ok\n")
 
     async def readyz(_: web.Request) -> web.StreamResponse:
-        reason = ready()
+        reason = shown.ready()
         return web.Response(text=f"{reason or 'ready'}\n", status=503 if reason else 200)
 
-    async def metrics(_: web.Request) -> web.StreamResponse:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def metrics(request: web.Request) -> web.StreamResponse:
+        if request.app.get(PARTED):
+            raise web.HTTPNotFound(reason="scraped on a port of its own")
+        return web.Response(body=generate_latest(shown.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app.router.add_get(routes.HEALTHZ, healthz)
     app.router.add_get(routes.READYZ, readyz)
     app.router.add_get(routes.METRICS, metrics)
-    return app
 
 
-async def serve(app: web.Application, host: str, port: int) -> tuple[web.AppRunner, int]:
-    """Start serving; port 0 takes a free one. Returns the runner (call `cleanup()`) and the port. OSError when it is in use."""
+async def serve(
+    app: web.Application, host: str, port: int, metrics: tuple[str, int] | None = None
+) -> tuple[web.AppRunner, int]:
+    """Start serving; port 0 takes a free one. Returns the runner (call `cleanup()`) and the port. OSError when it is in use.
+
+    metrics: host and port of a second port, which has the open routes alone; /metrics is there and no longer on the first.
+    """
     door = app[DOOR]
     listening: list[asyncio.Server] = []
+    beside: list[web.AppRunner] = []
 
     async def stop_listening(_: web.Application) -> None:
         for server in listening:
             server.close()
+        for other in beside:
+            await other.cleanup()
+
+    if metrics is not None:
+        scraped = web.Application(middlewares=[refusals])
+        scraped[DOOR] = Door()
+        open_routes(scraped, app[OPEN])
+        other, _ = await serve(scraped, *metrics)
+        beside.append(other)
+        app[PARTED] = True
 
     app.on_shutdown.append(stop_listening)
     runner = web.AppRunner(
