@@ -210,6 +210,14 @@ def application(
     return app
 
 
+def open_application(registry: CollectorRegistry, ready: Callable[[], str]) -> web.Application:
+    """The open routes and no others."""
+    app = web.Application(middlewares=[refusals])
+    app[DOOR] = Door()
+    open_routes(app, Open(registry, ready))
+    return app
+
+
 def open_routes(app: web.Application, shown: Open) -> None:
     """The routes that need no token. /metrics is not found where another port has it."""
 
@@ -231,9 +239,10 @@ def open_routes(app: web.Application, shown: Open) -> None:
 
 
 async def serve(
-    app: web.Application, host: str, port: int, metrics: tuple[str, int] | None = None
+    app: web.Application, host: str | None, port: int, metrics: tuple[str, int] | None = None
 ) -> tuple[web.AppRunner, int]:
-    """Start serving; port 0 takes a free one. Returns the runner (call `cleanup()`) and the port. OSError when it is in use.
+    """Start serving; port 0 takes a free one, no host all addresses. Returns the runner (call `cleanup()`) and the port. OSError when it is
+    in use.
 
     metrics: host and port of a second port, which has the open routes alone; /metrics is there and no longer on the first.
     """
@@ -248,10 +257,7 @@ async def serve(
             await other.cleanup()
 
     if metrics is not None:
-        scraped = web.Application(middlewares=[refusals])
-        scraped[DOOR] = Door()
-        open_routes(scraped, app[OPEN])
-        other, _ = await serve(scraped, *metrics)
+        other, _ = await serve(open_application(app[OPEN].registry, app[OPEN].ready), *metrics)
         beside.append(other)
         app[PARTED] = True
 
