@@ -246,7 +246,7 @@ async def serve(
 
     metrics: host and port of a second port, which has the open routes alone; /metrics is there and no longer on the first.
     """
-    door = app[DOOR]
+    door = app.setdefault(DOOR, Door())
     listening: list[asyncio.Server] = []
     beside: list[web.AppRunner] = []
 
