@@ -17,11 +17,12 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
-from aiohttp import web
+from prometheus_client import CollectorRegistry
 from tests.cases.drive import HERE, LIMIT_SECONDS, ROOT, SOURCES, run_case
 
 from asyncppo.report.measures import LearnerStatus
 from asyncppo.wire import routes
+from asyncppo.wire.server import application, serve
 from asyncppo.wire.tokens import Role, token_of
 
 pytestmark = pytest.mark.cases
@@ -272,16 +273,9 @@ async def poisoned(member: Attacker, uid: str, url: str) -> None:
 async def attack(job: Job) -> None:
     """One after the other, while the job trains."""
     await begun(job)
-    app = web.Application()
-
-    async def healthy(_: web.Request) -> web.StreamResponse:
-        return web.Response(text="ok\n")
-
-    app.router.add_get(routes.HEALTHZ, healthy)  # it answers, and refuses every command: fenced at its first sync
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    # it answers /healthz, and refuses every command of the coordinator: fenced at its first sync
+    runner, port = await serve(application("a token of its own", CollectorRegistry(), lambda: ""), "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{port}"
     uid = msgspec.json.decode((job.folder / "job.json").read_bytes())["metadata"]["uid"]
     try:
         async with aiohttp.ClientSession() as session:
