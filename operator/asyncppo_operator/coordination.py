@@ -52,15 +52,18 @@ class Coordination:
         """Phase → how long it took, over the slowest rollout."""
         return self._book.seconds
 
-    def aim(self, base: str, token: str, job: AsyncPPOJob) -> None:
-        """Coordinate the job whose learner is at `base`; an empty one: do not. Changed limits hold from the next coordinator on."""
+    def aim(self, base: str, token: str, job: AsyncPPOJob, single_token: bool = False) -> None:
+        """Coordinate the job whose learner is at `base`; an empty one: do not. Changed limits hold from the next coordinator on.
+        token: control's. single_token: it is the rollouts' too."""
         limits = SyncLimits.of(job.spec)
         if ((base, token), limits) == (self._aim, self._limits) and (self._task is not None or not base):
             return
         self.close()
         self._aim, self._limits = (base, token), limits
         if base:
-            self._task = asyncio.create_task(self._coordinate(base, token, limits), name=f"coordinate {base}")
+            self._task = asyncio.create_task(
+                self._coordinate(base, token, limits, single_token), name=f"coordinate {base}"
+            )
 
     @property
     def report(self) -> SyncReport:
@@ -75,12 +78,19 @@ class Coordination:
             self._task.cancel()
         self._task = None
 
-    async def _coordinate(self, base: str, token: str, limits: SyncLimits) -> None:
+    async def _coordinate(self, base: str, token: str, limits: SyncLimits, single_token: bool) -> None:
         """Until the job is over. A coordinator that breaks is told, and replaced: the ledger arbitrates between them."""
         while True:
             try:
                 async with WireClient(token) as client:
-                    await Coordinator(client, base, self._name, limits, self._turned).run()
+                    await Coordinator(
+                        client,
+                        base,
+                        self._name,
+                        limits,
+                        self._turned,
+                        token_of_member=(lambda name: token) if single_token else None,
+                    ).run()
                 self._broken = ""
                 return
             except Exception as error:

@@ -47,6 +47,9 @@ class Executor:
         self._generations: dict[str, int] = {}
         self._deleted: set[str] = set()
         self.token = ""
+        """The job's control token."""
+        self.single_token = False
+        """Whether it serves every role: the job's Secret is of before roles had their own."""
 
     async def carry_out(
         self, plan: Plan, pods: Sequence[PodView], sets: Mapping[Role, SetView], new: bool, afresh: bool
@@ -82,7 +85,10 @@ class Executor:
         """Take the token that the job has already, if it has one."""
         found = await self._cluster.get(SECRET, self._key.namespace, names.token(self._key.name))
         if found is not None and self._usable(child_view(SECRET.kind, found)):
-            self.token = token_of(found)
+            self._take_token(found)
+
+    def _take_token(self, secret: Object) -> None:
+        self.token, self.single_token = token_of(secret)
 
     async def claim(self) -> ChildView | None:
         """The volume claim of the job's name, whosoever it is, from the API server itself where no watch has told of it."""
@@ -157,7 +163,7 @@ class Executor:
         if found is None or seen is None or not self._usable(seen):
             raise NameTakenError(_told([self._whose(seen or ChildView(SECRET.kind, name, ""))]))
         self._children.made(SECRET.kind, found)
-        self.token = token_of(found)
+        self._take_token(found)
 
     async def _refuse_taken_names(
         self, plan: Plan, pods: Sequence[PodView], there: Mapping[Id, ChildView]
@@ -229,7 +235,8 @@ async def _all(calls: Sequence[Coroutine[Any, Any, None]]) -> BaseException | No
     return next((answer for answer in answers if isinstance(answer, BaseException)), None)
 
 
-def token_of(secret: Object) -> str:
-    """The token in a Secret as the API server returns it."""
+def token_of(secret: Object) -> tuple[str, bool]:
+    """The control token in a Secret as the API server returns it, and whether it is the only one there, which serves every role."""
     data = secret.get("data") or {}
-    return base64.b64decode(str(data.get(names.TOKEN_KEY) or "")).decode()
+    single = names.CONTROL_KEY not in data and names.TOKEN_KEY in data
+    return base64.b64decode(str(data.get(names.TOKEN_KEY if single else names.CONTROL_KEY) or "")).decode(), single

@@ -9,11 +9,13 @@ from typing import Any
 
 import aiohttp
 
+from asyncppo.wire.client import open_session
 from asyncppo_operator import names
 from asyncppo_operator.children import Children, Key
 from asyncppo_operator.cluster import Cluster
 from asyncppo_operator.errors import ApiError, NotFoundError
 from asyncppo_operator.informer import Informer
+from asyncppo_operator.installkey import install_key
 from asyncppo_operator.kinds import (
     ACCOUNT,
     BUDGET,
@@ -71,7 +73,8 @@ class Fleet:
         if not await self._cluster.serves(JOB):
             raise NotFoundError(f"the API server does not serve {JOB.api_version} {JOB.plural}: apply the CRDs")
         served = "policy/v1" if await self._cluster.serves(BUDGET) else "policy/v1beta1"
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        key = await install_key(self._cluster, self._settings.namespace, self._settings.install_key_secret)
+        self._session = open_session()
         self._tools = Tools(
             cluster=self._cluster,
             children=self._children,
@@ -81,6 +84,7 @@ class Fleet:
             slots=Slots(self._settings.workers, self._settings.builders),
             facts=Facts(budget_api=served),
             identity=self._identity,
+            install_key=key,
             blind=self.blind,
         )
         budget = BUDGET if served == BUDGET.api_version else BUDGET_BETA

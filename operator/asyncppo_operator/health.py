@@ -7,10 +7,9 @@ missing; a replica that waits for the Lease is ready when it can ask for it.
 from collections.abc import Callable
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client import CollectorRegistry
 
-from asyncppo.wire import routes
+from asyncppo.wire import server
 from asyncppo_operator.informer import WATCH_SECONDS
 from asyncppo_operator.telemetry import Telemetry
 
@@ -38,22 +37,5 @@ def unready(telemetry: Telemetry, watched: tuple[str, ...], following: bool) -> 
 async def serve(listen: str, registry: CollectorRegistry, ready: Callable[[], str]) -> web.AppRunner:
     """Serve until the runner is cleaned up. OSError when the port is taken."""
     host, _, port = listen.rpartition(":")
-    app = web.Application()
-
-    async def healthz(_: web.Request) -> web.StreamResponse:
-        return web.Response(text="ok\n")
-
-    async def readyz(_: web.Request) -> web.StreamResponse:
-        reason = ready()
-        return web.Response(text=f"{reason or 'ready'}\n", status=503 if reason else 200)
-
-    async def metrics(_: web.Request) -> web.StreamResponse:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    app.router.add_get(routes.HEALTHZ, healthz)
-    app.router.add_get(routes.READYZ, readyz)
-    app.router.add_get(routes.METRICS, metrics)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, host.strip("[]") or None, int(port)).start()
+    runner, _ = await server.serve(server.open_application(registry, ready), host.strip("[]") or None, int(port))
     return runner

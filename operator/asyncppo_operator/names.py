@@ -19,14 +19,19 @@ ANNOTATION_RENDERING = f"{DOMAIN}/rendering"
 
 PORT = 8080
 PORT_NAME = "http"
-METRICS_PORT = PORT
+METRICS_PORT = 8081
 """Where a job's pods are scraped."""
+METRICS_PORT_NAME = "metrics"
 USER_ID = 65532
 
 JOB_FILE = "/etc/asyncppo/job/job.json"
 TOKEN_FILE = "/etc/asyncppo/token/token"
+ROLE_KEY_FILE = "/etc/asyncppo/role-key/key"
 DATA_DIRECTORY = "/var/lib/asyncppo"
+CONTROL_KEY = "control"
+"""In the job's Secret; the keys of the other roles are there under the roles' names."""
 TOKEN_KEY = "token"
+"""The only entry in the Secret of a job that was made when one token served every role."""
 JOB_KEY = "job.json"
 
 # A StatefulSet's pods carry "<name>-<10 characters>" as a label value of at most 63; the longest suffix is "-old-logit".
@@ -65,7 +70,7 @@ def config(job: str) -> str:
 
 
 def token(job: str) -> str:
-    """Secret with the job's token."""
+    """Secret with the job's control token and the keys of its roles."""
     return f"{base(job)}-token"
 
 

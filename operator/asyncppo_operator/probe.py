@@ -12,14 +12,18 @@ import msgspec
 
 from asyncppo.report.measures import LearnerStatus
 from asyncppo.wire import routes
+from asyncppo.wire.client import bearer, read_answer
 
 ANSWER_SECONDS = 5.0
 SILENT_SECONDS = 30.0
-LARGEST_ANSWER = 4 << 20
+LARGEST_ANSWER = 4 << 20  # a thousand rollouts take a few hundred kilobytes
 
 
 class LearnerProbe:
-    """One job's learner. `heard()` is called after every answer and after every failure."""
+    """One job's learner. `heard()` is called after every answer and after every failure.
+
+    session: of `asyncppo.wire.client.open_session`, which inflates nothing: a learner's image is the job's author's.
+    """
 
     def __init__(self, session: aiohttp.ClientSession, period: float, heard: Callable[[], None]) -> None:
         self._session = session
@@ -70,7 +74,7 @@ class LearnerProbe:
                 self.error = ""
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 self.error = f"{self._base} does not answer: {type(error).__name__} {error}".rstrip()
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, RecursionError) as error:
                 self.error = f"{self._base} answers something else than a learner's status: {error}"
             self._heard()
             await asyncio.sleep(self._period)
@@ -78,8 +82,9 @@ class LearnerProbe:
     async def _ask(self) -> LearnerStatus:
         async with self._session.get(
             self._base + routes.STATUS,
-            headers={"Authorization": f"Bearer {self._token}"},
+            headers=bearer(self._token),
+            allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS),
         ) as response:
             response.raise_for_status()
-            return msgspec.json.decode(await response.content.read(LARGEST_ANSWER), type=LearnerStatus)
+            return msgspec.json.decode(await read_answer(response, LARGEST_ANSWER), type=LearnerStatus)

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import logging
 import random
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ import aiohttp
 from asyncppo.api.job import AsyncPPOJob
 from asyncppo.api.status import Phase
 from asyncppo.errors import UserError
+from asyncppo.wire.tokens import control_token
 from asyncppo_operator import conditions, events, names
 from asyncppo_operator.accepted import recall_accepted
 from asyncppo_operator.children import Children, Key
@@ -61,7 +61,7 @@ class JobGoneError(OperatorError):
 class Tools:
     """What all loops share. slots: bounds the reconciles at once. facts: what the API server serves. identity: this replica's.
 
-    blind: why the jobs' children cannot be seen, None when they can. An empty reason: not yet.
+    install_key: what tokens are derived from. blind: why the jobs' children cannot be seen, None when they can. An empty reason: not yet.
     """
 
     cluster: Cluster
@@ -72,6 +72,7 @@ class Tools:
     slots: Slots
     facts: Facts
     identity: str
+    install_key: str
     blind: Callable[[], Problem | None]
 
 
@@ -363,7 +364,9 @@ class JobLoop:
         """See which roles' pods stay as an operator before this one rendered them, and how that was."""
         children = self._tools.children
         sets = {role: view for role, view in children.sets(self.key).items() if view.job_uid == self.uid}
-        wanted = to_hold(job, sets, children.pods(self.key), self._held, self._tools.settings)
+        wanted = to_hold(
+            job, sets, children.pods(self.key), self._held, self._tools.settings, self._executor.single_token
+        )
         for role in wanted:
             if role not in self._held and (held := await self._executor.rendered(role)) is not None:
                 self._held[role] = held
@@ -371,7 +374,7 @@ class JobLoop:
 
     def _token(self) -> str:
         """The token for the job's Secret, should that be missing: the one its pods hold."""
-        return self._executor.token or secrets.token_urlsafe(32)
+        return self._executor.token or control_token(self._tools.install_key, self.uid)
 
     async def _do(self, job: AsyncPPOJob, decision: Decision) -> None:
         """Carry out the plan. What an end asks for waits for the next turn: its status is stored by then."""
@@ -385,6 +388,7 @@ class JobLoop:
             manifest=self._manifest,
             held=self._held,
             had_storage=self._had_storage(decision.memory),
+            single_token=self._executor.single_token,
         )
         wanted = plan(job, decision.target, observed, self._tools.settings)
         if not (self._builds or self._built):
@@ -417,7 +421,7 @@ class JobLoop:
             self.probe.aim(base, token)
         else:
             self.probe.close()
-        self.coordination.aim(base, token, job)
+        self.coordination.aim(base, token, job, self._executor.single_token)
 
     def _desired(self, job: AsyncPPOJob, decision: Decision) -> dict[Role, int]:
         return {role: replicas(job, role, decision.target) for role in roles(job)}

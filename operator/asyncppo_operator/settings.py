@@ -103,6 +103,8 @@ class Settings(ApiModel):
 
     namespace: str = "asyncppo-system"
     """The operator's own namespace."""
+    install_key_secret: str = "asyncppo-operator-install-key"
+    """Secret in that namespace with the key from which jobs' tokens are derived; drawn and made at the first start."""
     namespaces: list[str] = []
     """Namespaces to watch; none: the whole cluster."""
     images: Images = Images()

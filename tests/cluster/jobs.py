@@ -106,13 +106,13 @@ class Job:
         return list(await until(look, f"{count} {role} pods of {self.name}"))
 
     async def token(self) -> str:
-        """The token in its Secret."""
+        """The control token in its Secret."""
 
         async def look() -> Object | None:
             return await self.kubectl.get("secret", names.token(self.name))
 
         secret = await until(look, "the token")
-        return base64.b64decode(secret["data"]["token"]).decode()
+        return base64.b64decode(secret["data"]["control"]).decode()
 
     async def pretend(self, role: Role, ordinal: int = 0, ip: str = "10.9.9.9", **container: Any) -> None:
         """Write a pod's status as a kubelet would: it runs and is ready, but for what `container` says."""

@@ -13,7 +13,7 @@ import yaml
 from tests.cluster.kubernetes import ROOT
 from tests.unit.operator.network import Pod, allowed
 
-from asyncppo_operator.kinds import LEASE
+from asyncppo_operator.kinds import LEASE, SECRET
 from asyncppo_operator.rights import needed
 from asyncppo_operator.settings import TAG, load
 
@@ -70,7 +70,10 @@ def test_rights_are_what_the_operator_asks_for_and_no_more() -> None:
     asked = {(r.group, f"{r.plural}/{sub}" if sub else r.plural, verb) for r, verb, sub in needed()}
     assert rights(objects, "ClusterRole", "test-asyncppo") == asked
     lease = {(LEASE.group, LEASE.plural, verb) for verb in LEASE.verbs}
-    assert rights(objects, "Role", "test-asyncppo-lease") == lease
+    key = {(SECRET.group, SECRET.plural, verb) for verb in ("get", "create")}
+    assert rights(objects, "Role", "test-asyncppo-lease") == lease | key
+    rules = one(objects, "Role", "test-asyncppo-lease")["rules"]
+    assert [r["resourceNames"] for r in rules if r["verbs"] == ["get"]] == [["test-asyncppo-install-key"]]
 
 
 def test_watched_namespaces_need_no_cluster_wide_right() -> None:
@@ -92,6 +95,7 @@ def test_the_configuration_is_one_the_operator_reads(tmp_path: Path) -> None:
     assert settings.images.rollout == f"asyncppo/rollout:{TAG}"
     assert settings.images.rollout_vllm == f"asyncppo/rollout-vllm:{TAG}"
     assert (settings.namespace, settings.workers, settings.lease.name) == ("system", 3, "test-asyncppo")
+    assert settings.install_key_secret == "test-asyncppo-install-key"
     pods = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
     assert settings.network_policy.operator_labels.items() <= pods.items()
 

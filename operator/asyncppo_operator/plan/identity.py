@@ -1,6 +1,6 @@
 """What pods are given: the accepted manifest, the token, an account without rights, the learner's volume.
 
-Owns these objects. Does not own the token's value: it is drawn where randomness is allowed (`reconcile.py`).
+Owns these objects. Does not own the tokens' values: they are derived (`asyncppo.wire.tokens`, `installkey.py`).
 """
 
 import json
@@ -9,6 +9,7 @@ from typing import Any
 
 from asyncppo.api.job import AsyncPPOJob
 from asyncppo.api.manifest import dump_manifest, parse_manifest
+from asyncppo.wire import tokens
 from asyncppo_operator import names
 from asyncppo_operator.names import Role
 from asyncppo_operator.plan.pods import Object
@@ -53,15 +54,20 @@ def config_map(job: AsyncPPOJob, text: str) -> Object:
     }
 
 
-def token_secret(job: AsyncPPOJob, value: str) -> Object:
-    """The token of every control call. Made once, never changed: running pods hold it."""
+def token_secret(job: AsyncPPOJob, control: str, single: bool = False) -> Object:
+    """The control token, and for each role of workers the key of its members' tokens. Made once, never changed: running pods hold it.
+
+    single: of a job that was made when one token served every role.
+    """
     name = job.metadata.name
+    workers = (tokens.Role.ROLLOUT, tokens.Role.OLD_LOGIT)
+    of_roles = {names.CONTROL_KEY: control, **{role.value: tokens.role_key(control, role) for role in workers}}
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "type": "Opaque",
         "metadata": {"name": names.token(name), "labels": names.labels(name)},
-        "stringData": {names.TOKEN_KEY: value},
+        "stringData": {names.TOKEN_KEY: control} if single else of_roles,
     }
 
 

@@ -59,6 +59,7 @@ class Observed:
     """What is there of a job: its pods, the labels in its metadata, the token that its Secret holds or would hold, pod specs to keep.
 
     manifest: the text for its ConfigMap; empty: as this operator would write it. had_storage: its volume claim was made once.
+    single_token: the Secret is of the kind whose one token serves every role.
     """
 
     pods: Sequence[PodView] = ()
@@ -68,6 +69,7 @@ class Observed:
     manifest: str = ""
     held: Mapping[Role, Held] = field(default_factory=dict)
     had_storage: bool = False
+    single_token: bool = False
 
 
 def roles(job: AsyncPPOJob) -> list[Role]:
@@ -98,7 +100,8 @@ def plan(job: AsyncPPOJob, target: Target, observed: Observed, settings: Setting
     objects = _base_objects(job, observed.manifest)
     if settings.network_policy.enabled:
         objects.append(workloads.network_policy(job, settings))
-    templates = {role: pod_template(job, role, settings, observed.held.get(role)) for role in roles(job)}
+    single = observed.single_token
+    templates = {role: pod_template(job, role, settings, observed.held.get(role), single) for role in roles(job)}
     for role, template in templates.items():
         count = replicas(job, role, target)
         objects.append(workloads.service(job, role))
@@ -108,7 +111,7 @@ def plan(job: AsyncPPOJob, target: Target, observed: Observed, settings: Setting
     storage = Ref("v1", "PersistentVolumeClaim", names.storage(job.metadata.name))
     return Plan(
         apply=[marked(_owned(job, manifest), carried) for manifest in objects],
-        once=[marked(_owned(job, identity.token_secret(job, observed.token)), carried)],
+        once=[marked(_owned(job, identity.token_secret(job, observed.token, single)), carried)],
         restart=_outdated(templates, observed.pods) if target is Target.RUN else (),
         adopt=[storage] if job.spec.learner.adopt_storage else (),
         never_again=[storage] if observed.had_storage else (),
@@ -116,7 +119,12 @@ def plan(job: AsyncPPOJob, target: Target, observed: Observed, settings: Setting
 
 
 def to_hold(
-    job: AsyncPPOJob, sets: Mapping[Role, SetView], pods: Sequence[PodView], known: Collection[Role], settings: Settings
+    job: AsyncPPOJob,
+    sets: Mapping[Role, SetView],
+    pods: Sequence[PodView],
+    known: Collection[Role],
+    settings: Settings,
+    single_token: bool = False,
 ) -> list[Role]:
     """Roles whose pod spec stays as another operator (another version of it, or with other settings) rendered it.
 
@@ -129,7 +137,9 @@ def to_hold(
     if any(role in sets and sets[role].template_hash != template_hash(job, role) for role in wanted):
         return []
     return [
-        role for role in wanted if role in known or sets[role].rendering != _called(pod_template(job, role, settings))
+        role
+        for role in wanted
+        if role in known or sets[role].rendering != _called(pod_template(job, role, settings, single=single_token))
     ]
 
 

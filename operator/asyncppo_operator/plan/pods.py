@@ -54,10 +54,16 @@ class Held:
     rendering: str
 
 
-def pod_template(job: AsyncPPOJob, role: Role, settings: Settings, held: Held | None = None) -> Object:
-    """The role's PodTemplateSpec, around the pod spec that is `held`, if one is. UserError when the overlay cannot be merged."""
+def pod_template(
+    job: AsyncPPOJob, role: Role, settings: Settings, held: Held | None = None, single: bool = False
+) -> Object:
+    """The role's PodTemplateSpec, around the pod spec that is `held`, if one is. UserError when the overlay cannot be merged.
+
+    single: the job's Secret holds one token for every role, as it did before roles had their own; its programs, whose images were pinned
+    then, know neither a key of a role nor a port for metrics alone.
+    """
     name = job.metadata.name
-    merged = merge(base_template(job, role, settings), role_spec(job, role).template)
+    merged = merge(base_template(job, role, settings, single), role_spec(job, role).template)
     metadata = _object(merged, "metadata")
     # after the overlay: what selects and tells pods apart is not the user's to change
     metadata["labels"] = {
@@ -80,10 +86,10 @@ def rendering(spec: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def base_template(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
-    """What the overlay is merged over."""
+def base_template(job: AsyncPPOJob, role: Role, settings: Settings, single: bool = False) -> Object:
+    """What the overlay is merged over. single: see `pod_template`."""
     labels = names.labels(job.metadata.name, role)
-    return {"metadata": {"labels": labels}, "spec": _pod_spec(job, role, settings)}
+    return {"metadata": {"labels": labels}, "spec": _pod_spec(job, role, settings, single)}
 
 
 def _object(parent: Mapping[str, Any], key: str, path: str = "") -> Object:
@@ -94,7 +100,7 @@ def _object(parent: Mapping[str, Any], key: str, path: str = "") -> Object:
     return dict(value)
 
 
-def _pod_spec(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
+def _pod_spec(job: AsyncPPOJob, role: Role, settings: Settings, single: bool) -> Object:
     name = job.metadata.name
     spec: Object = {
         "serviceAccountName": names.account(name),
@@ -109,18 +115,64 @@ def _pod_spec(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(job, role, settings)],
+        "containers": [_container(job, role, settings, single)],
         "volumes": [
             {"name": "job", "configMap": {"name": names.config(name)}},
-            {"name": "token", "secret": {"secretName": names.token(name), "defaultMode": 0o440}},
+            *_token_volumes(name, role, single),
             {"name": "tmp", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _shm_size(role_spec(job, role))}},
             _data_volume(name, role),
         ],
     }
+    if role is not Role.LEARNER and not single:
+        spec["initContainers"] = [_token_maker(job, role, settings)]
     if settings.images.pull_secrets:
         spec["imagePullSecrets"] = [{"name": secret} for secret in settings.images.pull_secrets]
     return spec
+
+
+def _token_volumes(name: str, role: Role, single: bool) -> list[Object]:
+    """Where the program finds its token. A worker's is made by its init container, which alone sees the role's key: whoever has that
+    is every member of the role, and workers run code of environments."""
+    secret: Object = {"secretName": names.token(name), "defaultMode": 0o440}
+    if single:
+        return [{"name": "token", "secret": secret}]
+    if role is Role.LEARNER:
+        file = names.TOKEN_FILE.rsplit("/", 1)[1]
+        return [{"name": "token", "secret": {**secret, "items": [{"key": names.CONTROL_KEY, "path": file}]}}]
+    file = names.ROLE_KEY_FILE.rsplit("/", 1)[1]
+    return [
+        {"name": "token", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        {"name": "role-key", "secret": {**secret, "items": [{"key": role.value, "path": file}]}},
+    ]
+
+
+def _token_maker(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
+    """The init container that makes the worker's own token. It asks for what the worker asks for, which costs nothing: they never run
+    at the same time, and quotas and limit ranges that the worker passes it passes too."""
+    worker = _container(job, role, settings)
+    made: Object = {
+        "name": "token",
+        "image": worker["image"],
+        "imagePullPolicy": worker["imagePullPolicy"],
+        "command": ["python", "-P", "-m", "asyncppo.wire.tokens"],
+        "args": [
+            "--key-file", names.ROLE_KEY_FILE,
+            "--role", role.value,
+            "--name", "$(POD_NAME)",
+            "--output", names.TOKEN_FILE,
+        ],
+        "env": _environment(),
+        "securityContext": worker["securityContext"],
+        "terminationMessagePolicy": worker["terminationMessagePolicy"],
+        "volumeMounts": [
+            {"name": "role-key", "mountPath": names.ROLE_KEY_FILE.rsplit("/", 1)[0], "readOnly": True},
+            {"name": "token", "mountPath": names.TOKEN_FILE.rsplit("/", 1)[0]},
+        ],
+    }  # fmt: skip
+    if "resources" in worker:
+        made["resources"] = worker["resources"]
+    return made
 
 
 def _data_volume(name: str, role: Role) -> Object:
@@ -134,16 +186,20 @@ def _shm_size(spec: RoleSpec) -> str:
     return SHM_GPU if any("gpu" in resource for resource in wanted) else SHM_CPU
 
 
-def _container(job: AsyncPPOJob, role: Role, settings: Settings) -> Object:
+def _container(job: AsyncPPOJob, role: Role, settings: Settings, single: bool = False) -> Object:
     spec = role_spec(job, role)
     container: Object = {
         "name": role.value,
         "image": spec.image or default_image(job, role, settings),
         "imagePullPolicy": settings.images.pull_policy,
         "command": ["python", "-P", "-m", MODULES[role]],
-        "args": _arguments(job, role, settings),
+        "args": _arguments(job, role, settings, single),
         "env": _environment(),
-        "ports": [{"name": names.PORT_NAME, "containerPort": names.PORT, "protocol": "TCP"}],
+        "ports": [
+            {"name": name, "containerPort": port, "protocol": "TCP"}
+            for name, port in ((names.PORT_NAME, names.PORT), (names.METRICS_PORT_NAME, names.METRICS_PORT))
+            if not (single and port == names.METRICS_PORT)
+        ],
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -197,13 +253,15 @@ def default_image(job: AsyncPPOJob, role: Role, settings: Settings) -> str:
     return {Role.LEARNER: images.learner, Role.ROLLOUT: rollout, Role.OLD_LOGIT: images.old_logit}[role]
 
 
-def _arguments(job: AsyncPPOJob, role: Role, settings: Settings) -> list[str]:
+def _arguments(job: AsyncPPOJob, role: Role, settings: Settings, single: bool) -> list[str]:
     common = [
         "--job", names.JOB_FILE,
         "--directory", names.DATA_DIRECTORY,
         "--listen", f"0.0.0.0:{names.PORT}",
         "--token-file", names.TOKEN_FILE,
     ]  # fmt: skip
+    if not single:
+        common += ["--metrics-listen", f"0.0.0.0:{names.METRICS_PORT}"]
     if role is Role.LEARNER:
         return common
     worker = [

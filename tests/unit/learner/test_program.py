@@ -45,7 +45,7 @@ class Rollout:
         self.link = LearnerLink(client, learner, self.standing)
 
     async def join(self) -> VersionRecord:
-        joined = await self.link.join("http://127.0.0.1:9")
+        joined = await self.link.join(self.learner)  # where somebody answers /healthz
         assert joined.record is not None
         self.standing.guard = self.standing.guard.joined(joined)
         await self.link.ready(joined.record.version, joined.record.published_hash)

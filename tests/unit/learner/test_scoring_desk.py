@@ -49,7 +49,7 @@ class Scene:
     outcomes: list[ScoreOutcome] = field(default_factory=list)
 
     async def join(self, name: str = "w0") -> Envelope:
-        joined = await self.desk.join(WorkerJoin("job-1", name, "http://w"))
+        joined = await self.desk.join(WorkerJoin("job-1", name, "http://w:8080"))
         return Envelope(job_uid="job-1", epoch=0, target=name, incarnation=joined.incarnation)
 
     async def take(self, worker: Envelope, loaded: int = -1) -> Work:

@@ -9,6 +9,7 @@ from tests.unit.operator.builders import SETTINGS, UID, pod, raw_job
 from asyncppo.api.job import AsyncPPOJob
 from asyncppo.api.manifest import parse_manifest
 from asyncppo.errors import UserError
+from asyncppo.wire import tokens
 from asyncppo_operator import names
 from asyncppo_operator.kinds import resource_of
 from asyncppo_operator.names import Role
@@ -125,8 +126,63 @@ def test_the_programs_get_the_accepted_manifest() -> None:
 
 def test_the_token_is_in_the_secret_alone() -> None:
     made = planned()
+    keys = {role: tokens.role_key("secret-token", tokens.Role(role)) for role in ("rollout", "old-logit")}
+    assert of_kind(made, "Secret")["guess-token"]["stringData"] == {"control": "secret-token", **keys}
+    assert not [value for value in ("secret-token", *keys.values()) if value in json.dumps(list(made.apply))]
+
+
+def secret_entries(spec: dict[str, Any], mounts: list[dict[str, Any]]) -> set[str]:
+    """The entries of the job's Secret that a container with these mounts can read."""
+    names_of = {mount["name"] for mount in mounts}
+    secrets = [v["secret"] for v in spec["volumes"] if v["name"] in names_of and "secret" in v]
+    assert all(secret["secretName"] == "guess-token" and secret["defaultMode"] == 0o440 for secret in secrets)
+    return {item["key"] for secret in secrets for item in secret["items"]}
+
+
+@pytest.mark.parametrize("role", ["rollout", "old-logit"])
+def test_only_an_init_container_sees_a_roles_key_and_it_makes_the_workers_own_token(role: str) -> None:
+    spec = pod_spec(planned(**DEDICATED), role)
+    (worker,), (maker,) = spec["containers"], spec["initContainers"]
+    assert secret_entries(spec, maker["volumeMounts"]) == {role}
+    assert secret_entries(spec, worker["volumeMounts"]) == set()
+    token = {"name": "token", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
+    assert token in spec["volumes"]
+    assert {"name": "token", "mountPath": "/etc/asyncppo/token", "readOnly": True} in worker["volumeMounts"]
+    assert worker["args"][worker["args"].index("--token-file") + 1] == "/etc/asyncppo/token/token"
+    assert maker["image"] == worker["image"]
+    assert maker["securityContext"] == worker["securityContext"]
+    assert {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}} in maker["env"]
+    assert maker["command"] == ["python", "-m", "asyncppo.wire.tokens"]
+    arguments = dict(zip(maker["args"][::2], maker["args"][1::2], strict=True))
+    assert arguments == {
+        "--key-file": "/etc/asyncppo/role-key/key",
+        "--role": role,
+        "--name": "$(POD_NAME)",
+        "--output": "/etc/asyncppo/token/token",
+    }
+
+
+def test_an_init_container_passes_the_quotas_that_its_worker_passes() -> None:
+    resources = {"requests": {"cpu": 1, "memory": "1Gi"}, "limits": {"cpu": 2, "memory": "2Gi"}}
+    spec = pod_spec(planned(rollout={"resources": resources}), "rollout")
+    assert spec["initContainers"][0]["resources"] == spec["containers"][0]["resources"]
+    assert spec["initContainers"][0]["resources"]["limits"]["cpu"] == "2"
+
+
+def test_the_learner_sees_control_and_derives_the_rest() -> None:
+    spec = pod_spec(planned(**DEDICATED), "learner")
+    assert "initContainers" not in spec
+    assert secret_entries(spec, spec["containers"][0]["volumeMounts"]) == {"control"}
+
+
+def test_a_job_whose_secret_holds_one_token_for_all_stays_with_it() -> None:
+    """Its pods hold that token, and its images, pinned when it was made, know no other."""
+    made = planned(observed=Observed(token="secret-token", single_token=True), **DEDICATED)
     assert of_kind(made, "Secret")["guess-token"]["stringData"] == {"token": "secret-token"}
-    assert "secret-token" not in json.dumps(list(made.apply))
+    for role in ("learner", "rollout", "old-logit"):
+        spec = pod_spec(made, role)
+        assert "initContainers" not in spec
+        assert {"name": "token", "secret": {"secretName": "guess-token", "defaultMode": 0o440}} in spec["volumes"]
 
 
 @pytest.mark.parametrize("role", ["learner", "rollout"])
@@ -143,7 +199,8 @@ def test_pods_are_restricted_and_have_no_rights(role: str) -> None:
     }
     mounts = {m["mountPath"] for m in container["volumeMounts"]}
     assert {"/dev/shm", "/tmp", names.DATA_DIRECTORY} <= mounts
-    assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in spec["volumes"]}
+    mounted = {m["name"] for c in (container, *spec.get("initContainers", [])) for m in c["volumeMounts"]}
+    assert mounted == {v["name"] for v in spec["volumes"]}
     assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
 
 
@@ -201,8 +258,8 @@ def test_changed_resources_restart_a_roles_pods_and_no_others() -> None:
         pod(Role.ROLLOUT, 0, **as_made(job, Role.ROLLOUT)),
         pod(Role.ROLLOUT, 1, **as_made(job, Role.ROLLOUT), deleting=True),
     ]
-    assert planned(observed=Observed(pods)).restart == []
-    changed = planned(observed=Observed(pods), rollout={"resources": {"limits": {"cpu": 2}}})
+    assert planned(observed=Observed(pods, "secret-token")).restart == []
+    changed = planned(observed=Observed(pods, "secret-token"), rollout={"resources": {"limits": {"cpu": 2}}})
     assert changed.restart == ["guess-rollout-0"]
 
 
@@ -212,7 +269,7 @@ def test_a_new_operator_restarts_no_pod() -> None:
     newer = Settings(images=Images(rollout="rollout:9"))
     kept = accept(raw_job(), job, newer).job
     assert kept is not None
-    assert plan(kept, Target.RUN, Observed(pods), newer).restart == []
+    assert plan(kept, Target.RUN, Observed(pods, "secret-token"), newer).restart == []
 
 
 @pytest.mark.parametrize(
@@ -238,6 +295,29 @@ def test_an_old_api_server_gets_the_old_budget() -> None:
 def test_the_network_policy_can_be_left_out() -> None:
     off = Settings(network_policy=NetworkPolicySettings(enabled=False))
     assert "NetworkPolicy" not in {m["kind"] for m in plan(accepted(), Target.RUN, OBSERVED, off).apply}
+
+
+@pytest.mark.parametrize("role", ["learner", "rollout", "old-logit"])
+def test_every_role_is_scraped_on_a_port_of_its_own_and_controlled_on_another(role: str) -> None:
+    container = pod_spec(planned(**DEDICATED), role)["containers"][0]
+    assert {p["name"]: p["containerPort"] for p in container["ports"]} == {"http": 8080, "metrics": 8081}
+    assert container["args"][container["args"].index("--listen") + 1] == "0.0.0.0:8080"
+    assert container["args"][container["args"].index("--metrics-listen") + 1] == "0.0.0.0:8081"
+    assert {container[probe]["httpGet"]["port"] for probe in container if probe.endswith("Probe")} == {"http"}
+    # a job of before: its pinned image knows one port
+    old = planned(observed=Observed(token="t", single_token=True), **DEDICATED)
+    container = pod_spec(old, role)["containers"][0]
+    assert [p["name"] for p in container["ports"]] == ["http"]
+    assert "--metrics-listen" not in container["args"]
+
+
+def test_scrapers_reach_the_metrics_port_alone() -> None:
+    scraper = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    settings = Settings(network_policy=NetworkPolicySettings(scrape_from=[scraper]))
+    made = plan(accepted(settings), Target.RUN, OBSERVED, settings)
+    rules = of_kind(made, "NetworkPolicy")["guess-pods"]["spec"]["ingress"]
+    assert [rule["ports"][0]["port"] for rule in rules if scraper in rule["from"]] == [8081]
+    assert [scraper] == [peer for rule in rules for peer in rule["from"] if rule["ports"][0]["port"] == 8081]
 
 
 def test_pull_secrets_of_the_settings_reach_the_pods() -> None:

@@ -1,6 +1,7 @@
 """The pull: resumed, verified, bounded; the folder never shows a file that is not the record's."""
 
 import asyncio
+import gzip
 import os
 from pathlib import Path
 
@@ -101,6 +102,25 @@ async def test_a_silent_sender_is_given_up(tmp_path: Path) -> None:
         limits = PullLimits(attempts=3, idle=0.2, pause=0.001)
         assert (await pull(client, learner.base_url, record, tmp_path / "rollout", limits)).read_bytes() == BODY
         over.set()
+
+
+async def test_a_redirect_is_not_followed_and_a_compressed_answer_not_inflated(tmp_path: Path) -> None:
+    async with sender(tmp_path / "learner") as learner, sender(tmp_path / "other") as other, session() as client:
+        record = learner.put(BODY)
+        other.put(BODY)
+
+        async def elsewhere(request: web.Request) -> web.StreamResponse:
+            return web.Response(status=307, headers={"Location": other.base_url + request.path})
+
+        async def compressed(request: web.Request) -> web.StreamResponse:
+            return web.Response(body=gzip.compress(BODY), headers={"Content-Encoding": "gzip"})
+
+        for fault, words in ((elsewhere, "not followed"), (compressed, "compressed")):
+            learner.faults = [fault] * QUICK.attempts
+            with pytest.raises(WeightsUnreachableError, match=words):
+                await pull(client, learner.base_url, record, tmp_path / "rollout", QUICK)
+        assert other.ranges == []
+        assert (await pull(client, learner.base_url, record, tmp_path / "rollout", QUICK)).read_bytes() == BODY
 
 
 async def test_a_flipped_byte_is_refused(tmp_path: Path) -> None:

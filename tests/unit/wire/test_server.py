@@ -1,5 +1,7 @@
 """The token: on every route but the three open ones, of the learner and of the rollout, whatever is sent instead of it."""
 
+import re
+import socket
 from collections.abc import AsyncIterator
 from unittest.mock import MagicMock
 
@@ -8,7 +10,10 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from asyncppo.wire.server import OPEN_ROUTES, serve, token_required
+from asyncppo.errors import UserError
+from asyncppo.wire.arguments import parse_metrics
+from asyncppo.wire.server import OPEN_ROUTES, application, serve
+from asyncppo.wire.tokens import derive, identify
 from asyncppo_runtime.learner.service import learner_application
 from asyncppo_runtime.rollout.service import control_application
 
@@ -39,6 +44,7 @@ def learner() -> web.Application:
         status=untouched(),
         stop=untouched(),
         storage_failed=untouched(),
+        context_length=64,
     )
 
 
@@ -100,4 +106,38 @@ async def test_the_open_routes_need_none_and_the_token_opens_the_rest(served: tu
 
 def test_an_empty_token_is_none() -> None:
     with pytest.raises(ValueError, match="empty token"):
-        token_required("")
+        application("", CollectorRegistry(), lambda: "")
+    with pytest.raises(ValueError, match="empty token"):
+        identify("")
+    with pytest.raises(ValueError, match="empty key"):
+        derive("", "job")
+
+
+async def test_a_port_of_its_own_for_metrics_has_no_route_that_needs_a_token_and_the_other_no_metrics() -> None:
+    app = learner()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        free = int(taken.getsockname()[1])
+    runner, port = await serve(app, "127.0.0.1", 0, ("127.0.0.1", free))
+    control, scraped = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{free}"
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as session:
+
+        async def status(method: str, url: str) -> int:
+            async with session.request(method, url, data=b"\xc1") as answer:
+                return answer.status
+
+        for path in ("/healthz", "/readyz"):
+            assert (await status("GET", control + path), await status("GET", scraped + path)) == (200, 200)
+        assert (await status("GET", control + "/metrics"), await status("GET", scraped + "/metrics")) == (404, 200)
+        for method, path in closed_routes(app):
+            assert await status(method, scraped + path) == 404, path
+        await runner.cleanup()
+        with pytest.raises(aiohttp.ClientError):
+            await status("GET", scraped + "/metrics")
+
+
+@pytest.mark.parametrize("listen", ["8081", ":8081", "0.0.0.0:x", "0.0.0.0:99999"])
+def test_a_metrics_port_that_is_none_is_refused_by_its_name(listen: str) -> None:
+    with pytest.raises(UserError, match=f"--metrics-listen {re.escape(listen)}: give HOST:PORT"):
+        parse_metrics(listen)
+    assert parse_metrics("") is None
+    assert parse_metrics("0.0.0.0:8081") == ("0.0.0.0", 8081)

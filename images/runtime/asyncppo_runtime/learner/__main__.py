@@ -14,7 +14,7 @@ from asyncppo import faults
 from asyncppo.api.manifest import load_manifest
 from asyncppo.errors import UserError
 from asyncppo.estimate.choice import settled
-from asyncppo.wire.arguments import parse_address, read_token
+from asyncppo.wire.arguments import METRICS_HELP, parse_address, parse_metrics, read_token
 from asyncppo_runtime.learner.errors import CheckpointError
 from asyncppo_runtime.learner.program import Arguments, LearnerProgram
 from asyncppo_runtime.ledger.errors import LedgerError, LedgerUnusableError
@@ -31,7 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--job", type=Path, required=True, help="the manifest")
     parser.add_argument("--directory", type=Path, required=True, help="ledger, weights and checkpoints; a local volume")
     parser.add_argument("--listen", default="127.0.0.1:0", help="HOST:PORT; port 0 takes a free one")
-    parser.add_argument("--token-file", type=Path, required=True, help="holds the job's token")
+    parser.add_argument("--metrics-listen", default="", metavar="HOST:PORT", help=METRICS_HELP)
+    parser.add_argument("--token-file", type=Path, required=True, help="holds the job's control token")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
@@ -43,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
             host=host,
             port=port,
             token=read_token(options.token_file),
+            metrics=parse_metrics(options.metrics_listen),
         )
     except (UserError, OSError, ValueError) as error:
         print(f"learner: {error}", file=sys.stderr)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from asyncppo.errors import RefusedError
 from asyncppo.report.measures import MemberView
+from asyncppo.wire.address import url_fault
 from asyncppo.wire.envelope import Envelope
 from asyncppo.wire.membership import Heartbeat, HeartbeatReply, Join, Joined, Leave, Member, MemberState, Ready
 from asyncppo.wire.versions import VersionRecord
 from asyncppo_runtime.learner.notice import Notice
+from asyncppo_runtime.learner.reach import unreachable
 from asyncppo_runtime.learner.threads import OwnThread
 from asyncppo_runtime.ledger.errors import LedgerRefusedError
 from asyncppo_runtime.ledger.ledger import Ledger
@@ -25,7 +27,8 @@ class Seen:
 
 
 class Membership:
-    """The learner's side of `asyncppo.wire.membership`. close_abandoned: ends an epoch whose coordinator is gone."""
+    """The learner's side of `asyncppo.wire.membership`. close_abandoned: ends an epoch whose coordinator is gone. unreachable: why
+    nobody answers at a url, "" when somebody does."""
 
     def __init__(
         self,
@@ -33,22 +36,28 @@ class Membership:
         changed: Notice,
         finished: Callable[[], bool],
         close_abandoned: Callable[[int], Awaitable[None]],
+        unreachable: Callable[[str], Awaitable[str]] = unreachable,
     ) -> None:
         self._ledger = ledger
         self._close_abandoned = close_abandoned
+        self._unreachable = unreachable
         self._changed = changed
         self._finished = finished
         self._seen: dict[str, Seen] = {}
 
     async def join(self, message: Join) -> Joined:
-        """A new incarnation; the record is there unless a sync runs."""
+        """A new incarnation; the record is there unless a sync runs. RefusedError 400 BadAddress for a url that is none."""
+        if fault := url_fault(message.url):
+            raise RefusedError(400, "BadAddress", f"{message.name}: {fault}")
         member = await self._ledger(Ledger.join, message.name, message.url, time.monotonic())
         view = await self._ledger(Ledger.view)
         self._changed.ring()
         return Joined(member.incarnation, view.epoch, _loadable(view))
 
     async def ready(self, message: Ready) -> HeartbeatReply:
-        """Loaded and verified; the answer's state says whether it counts as READY or has to load another version."""
+        """Loaded and verified; the answer's state says whether it counts as READY or has to load another version. RefusedError 409
+        NotReached while nobody answers at its url: it may ask again, and is waited for by nobody meanwhile."""
+        await self._refuse_unreachable(message.envelope)
         try:
             state = await self._ledger(
                 Ledger.ready, message.envelope, message.version, message.weights_hash, time.monotonic()
@@ -57,6 +66,22 @@ class Membership:
             raise RefusedError(409, refused.reason, refused.message) from refused
         self._changed.ring()
         return await self._reply(state, [])
+
+    async def _refuse_unreachable(self, sender: Envelope) -> None:
+        for member in await self._ledger(Ledger.members):
+            if (member.name, member.incarnation, member.state) != (
+                sender.target,
+                sender.incarnation,
+                MemberState.JOINING,
+            ):
+                continue
+            if why := await self._unreachable(member.url):
+                raise RefusedError(
+                    409,
+                    "NotReached",
+                    f"{member.name} gave {member.url} as its port, but nobody can be reached there ({why}); "
+                    "it takes no part until somebody can: check --advertise, and that the network lets the learner and the coordinator in",
+                )
 
     async def heartbeat(self, beat: Heartbeat) -> HeartbeatReply:
         """Renew leases, note the load, tell the member where the job is; close an epoch nobody drives any more."""

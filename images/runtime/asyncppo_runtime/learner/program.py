@@ -60,6 +60,7 @@ class Arguments:
     host: str
     port: int
     token: str
+    metrics: tuple[str, int] | None = None
 
 
 class LearnerProgram:
@@ -172,9 +173,10 @@ class LearnerProgram:
             status=board.refresh,
             stop=self.stop,
             storage_failed=lambda error: training.fail(LearnerError(str(error))),
+            context_length=spec.sampling.context_length,
         )
         await board.refresh()
-        runner, port = await serve(app, arguments.host, arguments.port)
+        runner, port = await serve(app, arguments.host, arguments.port, arguments.metrics)
         _announce(directory / "learner.url", f"http://{arguments.host}:{port}")
         log.info("serving on %s:%d, version %d, update %d", arguments.host, port, publication.version, update)
         try:

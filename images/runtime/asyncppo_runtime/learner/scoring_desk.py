@@ -17,6 +17,7 @@ import torch
 
 from asyncppo.api.job import AsyncPPOJobSpec
 from asyncppo.errors import RefusedError
+from asyncppo.wire.address import url_fault
 from asyncppo.wire.envelope import Envelope
 from asyncppo.wire.old_logits import (
     GiveBackWork,
@@ -89,7 +90,9 @@ class ScoringDesk:
 
     # --- what workers ask ---------------------------------------------------------------------------------------------------
     async def join(self, message: WorkerJoin) -> WorkerJoined:
-        """A new incarnation; what an earlier one was doing goes back into the queue."""
+        """A new incarnation; what an earlier one was doing goes back into the queue. RefusedError 400 BadAddress for a url that is none."""
+        if fault := url_fault(message.url):
+            raise RefusedError(400, "BadAddress", f"{message.name}: {fault}")
         self._incarnations += 1
         self.queue.register(message.name, self._incarnations)
         self.availability.heard(time.monotonic())
@@ -99,7 +102,7 @@ class ScoringDesk:
 
     async def take(self, message: TakeWork) -> Work:
         """Work, as soon as there is some within the worker's wait. RefusedError 409 NotJoined: join (again) first."""
-        deadline = time.monotonic() + min(message.wait_seconds, LONGEST_WAIT)
+        deadline = time.monotonic() + max(0.0, min(LONGEST_WAIT, message.wait_seconds))
         while True:
             tick = self._changed.tick
             self.availability.heard(time.monotonic())

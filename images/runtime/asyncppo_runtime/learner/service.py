@@ -15,11 +15,19 @@ from asyncppo.errors import RefusedError
 from asyncppo.report.measures import LearnerStatus
 from asyncppo.wire import routes
 from asyncppo.wire.envelope import Envelope
-from asyncppo.wire.experience import GiveBack, LeaseRequest, RawUpload
+from asyncppo.wire.experience import (
+    BYTES_PER_TOKEN,
+    BYTES_PER_TRAJECTORY,
+    UPLOAD_BATCH,
+    GiveBack,
+    LeaseRequest,
+    RawUpload,
+)
 from asyncppo.wire.membership import Heartbeat, Join, Leave, Ready
 from asyncppo.wire.old_logits import GiveBackWork, Scored, TakeWork, WorkerJoin
-from asyncppo.wire.server import answer, application, endpoint
+from asyncppo.wire.server import BODY_LIMIT, BULK_LIMIT, answer, application, endpoint, refuse_other_names
 from asyncppo.wire.syncing import Begin, Finish, Seal, SyncCall
+from asyncppo.wire.tokens import identify
 from asyncppo_runtime.ledger.errors import LedgerStorageError
 
 if TYPE_CHECKING:
@@ -49,12 +57,15 @@ def learner_application(
     status: Callable[[], Awaitable[LearnerStatus]],
     stop: Callable[[], None],
     storage_failed: Callable[[LedgerStorageError], None],
+    context_length: int,
 ) -> web.Application:
-    """Put the routes of `asyncppo.wire.routes` together. desk: where the strategy has old-logit workers. storage_failed: told when the
-    ledger could not write, which ends the job: whoever called would only try again for ever."""
-    app = application(token, registry, ready)
+    """Put the routes of `asyncppo.wire.routes` together. token: the job's control token. desk: where the strategy has old-logit
+    workers. storage_failed: told when the ledger could not write, which ends the job: whoever called would only try again for ever.
+    context_length: of the job, which bounds an upload."""
+    app = application(identify(token), registry, ready)
+    upload = min(BULK_LIMIT, UPLOAD_BATCH * (context_length * BYTES_PER_TOKEN + BYTES_PER_TRAJECTORY))
 
-    def post(path: str, kind: type[Any], handle: Callable[[Any], Awaitable[object]]) -> None:
+    def post(path: str, kind: type[Any], handle: Callable[[Any], Awaitable[object]], limit: int = BODY_LIMIT) -> None:
         async def checked(message: Any) -> object:
             refuse_other_jobs(job_uid, message)
             try:
@@ -64,33 +75,33 @@ def learner_application(
                 storage_failed(error)
                 raise RefusedError(503, "StorageFailed", str(error)) from error
 
-        app.router.add_post(path, endpoint(kind, checked))
+        app.router.add_post(path, endpoint(kind, checked, limit=limit, admit=refuse_other_names))
 
     post(routes.LEASES, LeaseRequest, experience.lease)
     post(routes.GIVE_BACK, GiveBack, experience.give_back)
-    post(routes.TRAJECTORIES, RawUpload, experience.receive)
-    post(routes.SEGMENTS, RawUpload, experience.receive)
+    post(routes.TRAJECTORIES, RawUpload, experience.receive, upload)
+    post(routes.SEGMENTS, RawUpload, experience.receive, upload)
     post(routes.JOIN, Join, membership.join)
     post(routes.READY, Ready, membership.ready)
     post(routes.HEARTBEAT, Heartbeat, membership.heartbeat)
     post(routes.LEAVE, Leave, membership.leave)
     post(routes.DRAIN, Envelope, membership.drain)
     post(routes.SYNC_BEGIN, Begin, synchronization.begin)
-    post(routes.SYNC_SCORE, SyncCall, synchronization.score)
-    post(routes.SYNC_SEAL, Seal, synchronization.seal)
+    post(routes.SYNC_SCORE, SyncCall, synchronization.score, BULK_LIMIT)
+    post(routes.SYNC_SEAL, Seal, synchronization.seal, BULK_LIMIT)
     post(routes.SYNC_STEP, SyncCall, synchronization.step)
     post(routes.SYNC_PUBLISH, SyncCall, synchronization.publish)
     post(routes.SYNC_FINISH, Finish, synchronization.finish)
     if desk is not None:
         post(routes.WORKER_JOIN, WorkerJoin, desk.join)
         post(routes.WORKER_TAKE, TakeWork, desk.take)
-        post(routes.WORKER_SCORES, Scored, desk.scores)
+        post(routes.WORKER_SCORES, Scored, desk.scores, BULK_LIMIT)
         post(routes.WORKER_GIVE_BACK, GiveBackWork, desk.give_back)
         app.router.add_get(routes.TRAIN_WEIGHTS, desk.weights)
 
     async def sync_view(request: web.Request) -> web.StreamResponse:
         try:
-            wait = min(LONGEST_WAIT, max(0.0, float(request.query.get("wait", "0"))))
+            wait = max(0.0, min(LONGEST_WAIT, float(request.query.get("wait", "0"))))
         except ValueError as error:
             raise RefusedError(400, "BadQuery", "wait takes seconds, e.g. ?wait=10") from error
         return answer(await synchronization.view_when_wanted(wait))

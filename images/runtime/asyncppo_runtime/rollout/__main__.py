@@ -20,7 +20,7 @@ from asyncppo import faults
 from asyncppo.api.manifest import load_manifest
 from asyncppo.errors import RefusedError, UserError
 from asyncppo.estimate.choice import settled
-from asyncppo.wire.arguments import parse_address, read_token
+from asyncppo.wire.arguments import METRICS_HELP, parse_address, parse_metrics, read_token
 from asyncppo.wire.client import WireClient
 from asyncppo.wire.server import serve
 from asyncppo_runtime.rollout.answers import told
@@ -117,6 +117,7 @@ async def _work(options: argparse.Namespace) -> int:
     job = settled(load_manifest(options.job))
     token = read_token(options.token_file)
     host, port = parse_address(options.listen)
+    metrics = parse_metrics(options.metrics_listen)
     try:
         options.directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -129,7 +130,7 @@ async def _work(options: argparse.Namespace) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.stop)
         try:
-            runner, port = await serve(worker.application(token), host, port)
+            runner, port = await serve(worker.application(token), host, port, metrics)
         except OSError as error:
             raise UserError(f"--listen {options.listen}: {error.strerror or error}; choose a free address") from error
         log.info("%s of job %s listens on %s:%d", options.name, job.metadata.name, host, port)
@@ -159,8 +160,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URL",
         help="the control port as the coordinator dials it (default: --listen)",
     )
+    parser.add_argument("--metrics-listen", default="", metavar="HOST:PORT", help=METRICS_HELP)
     parser.add_argument("--name", required=True, help="the member's name, the same after a restart")
-    parser.add_argument("--token-file", type=Path, required=True, metavar="FILE", help="the job's token")
+    parser.add_argument("--token-file", type=Path, required=True, metavar="FILE", help="this worker's own token")
     parser.add_argument("--directory", type=Path, required=True, metavar="DIR", help="for pulled weights")
     parser.add_argument("--grace-seconds", type=float, default=20.0, help="time to hand everything back after SIGTERM")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])

@@ -11,14 +11,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import msgspec
 
 from asyncppo.errors import RefusedError, UnreachableError
-from asyncppo.wire.experience import ManifestEntry, Trajectory, UploadReply, unreadable
+from asyncppo.wire.experience import UPLOAD_BATCH, ManifestEntry, Trajectory, UploadReply, unreadable
 from asyncppo_runtime.rollout.crew import Crew
 from asyncppo_runtime.rollout.episode import Episode
 from asyncppo_runtime.rollout.link import LearnerLink
 from asyncppo_runtime.rollout.outbox import Outbox
 from asyncppo_runtime.rollout.tally import Tally
 
-BATCH = 128
+BATCH = UPLOAD_BATCH
 UNREADABLE = frozenset({400, 413})  # what is sent is wrong, and will be: no such message, too large
 GATHER_SECONDS = 0.01  # finished trajectories of one moment travel together
 RETRY_SECONDS = 0.5

@@ -21,6 +21,7 @@ from typing import BinaryIO
 import aiohttp
 
 from asyncppo.wire import routes
+from asyncppo.wire.client import AnswerError, refuse_detours
 from asyncppo.wire.versions import VersionRecord
 from asyncppo_runtime.threads import in_thread
 from asyncppo_runtime.weights.errors import (
@@ -66,7 +67,7 @@ async def pull(
 ) -> Path:
     """Bring the file of `record` into `directory`; returns its path. A file that is already there and verifies is not fetched.
 
-    session: carries the job's token (`WireClient.session`). route: where the sender serves it. Bound the whole call with
+    session: carries the caller's token (`WireClient.session`). route: where the sender serves it. Bound the whole call with
     `asyncio.timeout`; a cancelled pull keeps what it has. Pulls of the same file into the same folder wait for each other, across
     processes too.
     Raises WeightsRefusedError (wrong bytes), WeightsGoneError (404), WeightsStorageError (disk), WeightsUnreachableError.
@@ -157,7 +158,11 @@ async def _attempt(
     if offset:
         headers["Range"] = f"bytes={offset}-"
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.idle, sock_read=limits.idle)
-    async with session.get(url, headers=headers, timeout=timeout) as response:
+    async with session.get(url, headers=headers, timeout=timeout, allow_redirects=False) as response:
+        try:
+            refuse_detours(response)
+        except AnswerError as error:
+            raise _RetryError(str(error)) from error
         if response.status in (404, 410):
             raise WeightsGoneError(f"{url}: version {record.version} is retired or was never published")
         if response.status == 412:

@@ -17,7 +17,7 @@ Object = dict[str, Any]
 Samples = dict[str, dict[tuple[tuple[str, str], ...], float]]
 
 RESOURCE = "asyncppojobs.asyncppo.io"
-PORT = 8080
+PORT, METRICS_PORT_NAME = 8080, "metrics"
 LABEL_JOB, LABEL_ROLE = "asyncppo.io/job", "asyncppo.io/role"
 
 
@@ -52,7 +52,7 @@ class Cluster:
     def metrics(self, pod: Object) -> Samples:
         """What a pod tells on /metrics, through the API server; empty when it tells nothing or that is not allowed."""
         metadata = pod["metadata"]
-        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}:{PORT}/proxy/metrics"
+        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}:{metrics_port(pod)}/proxy/metrics"
         try:
             return parse_samples(self._run("get", "--raw", path))
         except (UserError, ValueError):
@@ -83,6 +83,12 @@ class Cluster:
         where = [f"--namespace={self.namespace}"] if self.namespace else []
         where += [f"--context={self.context}"] if self.context else []
         return [program, *where, *arguments]
+
+
+def metrics_port(pod: Object) -> int:
+    """The port that a pod is scraped on; pods of an earlier version have one port for all."""
+    ports = [port for container in pod.get("spec", {}).get("containers", []) for port in container.get("ports", [])]
+    return next((int(port["containerPort"]) for port in ports if port.get("name") == METRICS_PORT_NAME), PORT)
 
 
 def parse_samples(text: str) -> Samples:

@@ -7,7 +7,6 @@ import asyncio
 import time
 from collections.abc import Mapping
 
-import aiohttp
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -90,10 +89,10 @@ class Feed:
 
     async def _open_route(self, url: str) -> str | None:
         try:
-            async with self._client.session.get(url, timeout=aiohttp.ClientTimeout(total=ANSWER_TIMEOUT)) as response:
-                return await response.text() if response.status == 200 else None
-        except (aiohttp.ClientError, TimeoutError, OSError):
+            status, body = await self._client.fetch("GET", url, ANSWER_TIMEOUT)
+        except UnreachableError:
             return None
+        return body.decode(errors="replace") if status == 200 else None
 
 
 def shares(totals: Mapping[str, float], alive: float, concurrency: int) -> dict[str, float]:
@@ -106,29 +105,20 @@ def shares(totals: Mapping[str, float], alive: float, concurrency: int) -> dict[
 
 async def fetch_status(client: WireClient, learner: str, timeout: float = ANSWER_TIMEOUT) -> LearnerStatus:
     """GET /v1/status. Raises UnreachableError."""
+    status, content = await client.fetch("GET", learner + routes.STATUS, timeout)
+    if status != 200:
+        raise UnreachableError(f"{learner}{routes.STATUS}: status {status}")
     try:
-        async with client.session.get(
-            learner + routes.STATUS, timeout=aiohttp.ClientTimeout(total=timeout)
-        ) as response:
-            content = await response.read()
-            if response.status != 200:
-                raise UnreachableError(f"{learner}{routes.STATUS}: status {response.status}")
         return msgspec.json.decode(content, type=LearnerStatus)
-    except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError) as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise UnreachableError(f"{learner}{routes.STATUS}: {type(error).__name__} {error}") from error
 
 
 async def request_stop(client: WireClient, learner: str, timeout: float) -> None:
     """POST /v1/stop: checkpoint and stop. Raises UnreachableError."""
-    try:
-        async with client.session.post(
-            learner + routes.STOP, json={}, timeout=aiohttp.ClientTimeout(total=timeout)
-        ) as response:
-            await response.read()
-            if response.status != 200:
-                raise UnreachableError(f"{learner}{routes.STOP}: status {response.status}")
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise UnreachableError(f"{learner}{routes.STOP}: {type(error).__name__} {error}") from error
+    status, _ = await client.fetch("POST", learner + routes.STOP, timeout)
+    if status != 200:
+        raise UnreachableError(f"{learner}{routes.STOP}: status {status}")
 
 
 def parse_clock(text: str) -> dict[str, float]:

@@ -10,6 +10,7 @@ import re
 import secrets
 import tempfile
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ from asyncppo.api.manifest import dump_manifest, load_manifest
 from asyncppo.api.problems import ManifestError
 from asyncppo.errors import UserError
 from asyncppo.report.measures import Summary
+from asyncppo.wire.tokens import Role, token_of
 
 HOME_FILE = "home.txt"
 """In a run's folder: the manifest's folder, where a Custom environment is imported from."""
@@ -41,8 +43,12 @@ class RunFolder:
 
     @property
     def token_file(self) -> Path:
-        """The job's token, mode 0600."""
+        """The job's control token, mode 0600."""
         return self.root / "token"
+
+    def member_token_file(self, name: str) -> Path:
+        """A member's own token, made from the control token, mode 0600."""
+        return self.root / "tokens" / name
 
     @property
     def learner_url_file(self) -> Path:
@@ -203,6 +209,19 @@ def claim(folder: RunFolder, job: AsyncPPOJob, before: AsyncPPOJob | None) -> As
             f"{folder.root}: cannot be written ({error.strerror}); free space on its volume, or choose another --output"
         ) from error
     return job
+
+
+def write_member_tokens(folder: RunFolder, role: Role, names: Iterable[str]) -> None:
+    """A token file for each member of a role. UserError when the folder cannot be written."""
+    control = folder.token_file.read_text().strip()
+    try:
+        (folder.root / "tokens").mkdir(mode=0o700, exist_ok=True)
+        for name in names:
+            write_atomically(folder.member_token_file(name), f"{token_of(control, role, name)}\n".encode(), mode=0o600)
+    except OSError as error:
+        raise UserError(
+            f"{folder.root}: cannot be written ({error.strerror}); free space on its volume, or choose another --output"
+        ) from error
 
 
 def _readable_and_empty(root: Path) -> bool:

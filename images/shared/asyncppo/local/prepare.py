@@ -16,9 +16,19 @@ from asyncppo.api.job import AsyncPPOJob
 from asyncppo.api.manifest import dump_manifest, parse_manifest
 from asyncppo.errors import UserError
 from asyncppo.estimate.choice import reason, settled
-from asyncppo.local.folder import HOME_FILE, FolderLock, RunFolder, check, claim, earlier, write_atomically
-from asyncppo.local.roles import Programs, choose_addresses
+from asyncppo.local.folder import (
+    HOME_FILE,
+    FolderLock,
+    RunFolder,
+    check,
+    claim,
+    earlier,
+    write_atomically,
+    write_member_tokens,
+)
+from asyncppo.local.roles import Programs, choose_addresses, old_logit_names, rollout_names
 from asyncppo.local.runner import Coordinate, LocalRun, Patience
+from asyncppo.wire.tokens import Role
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,8 @@ def prepared(request: Request, coordinate: Coordinate) -> Iterator[LocalRun]:
             ask_learner(folder, before, request.programs)
         job = claim(folder, job, before)
         write_atomically(folder.root / HOME_FILE, f"{request.home.resolve()}\n".encode())
+        write_member_tokens(folder, Role.ROLLOUT, rollout_names(job))
+        write_member_tokens(folder, Role.OLD_LOGIT, old_logit_names(job))
         if why and not folder.choice_file.exists():
             write_atomically(folder.choice_file, f"{why}\n".encode())
         yield LocalRun(

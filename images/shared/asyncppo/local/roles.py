@@ -137,7 +137,7 @@ def _worker(
         *("--listen", own.removeprefix("http://")),
         *("--advertise", own),
         *("--name", name),
-        *("--token-file", str(folder.token_file)),
+        *("--token-file", str(folder.member_token_file(name))),
         *("--directory", str(directory)),
     ]
     return RoleProgram(name, command, folder.log_file(name), environment)

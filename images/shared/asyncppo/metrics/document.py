@@ -9,9 +9,9 @@ from asyncppo.metrics.metric import Metric
 
 PATH = "docs/metrics.md"
 PARTS: tuple[tuple[str, str, tuple[Metric, ...]], ...] = (
-    ("Learner", "Scraped from the learner pod, port `http`, path `/metrics`.", learner.BUILT),
-    ("Rollout", "Scraped from every rollout pod, port `http`, path `/metrics`.", rollout.BUILT),
-    ("Old-logit worker", "Scraped from every old-logit pod, port `http`, path `/metrics`.", old_logit.BUILT),
+    ("Learner", "Scraped from the learner pod, port `metrics`, path `/metrics`.", learner.BUILT),
+    ("Rollout", "Scraped from every rollout pod, port `metrics`, path `/metrics`.", rollout.BUILT),
+    ("Old-logit worker", "Scraped from every old-logit pod, port `metrics`, path `/metrics`.", old_logit.BUILT),
     (
         "Operator",
         "Scraped from the operator pod, port `http`, path `/metrics`. Series of a deleted job are gone at the next scrape.",

@@ -25,7 +25,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     defaults = SyncLimits()
     parser = argparse.ArgumentParser(prog="python -m asyncppo.sync", description=__doc__.splitlines()[0])
     parser.add_argument("--learner", required=True, metavar="URL", help="the learner, e.g. http://127.0.0.1:8700")
-    parser.add_argument("--token-file", required=True, type=Path, metavar="FILE", help="holds the job's token")
+    parser.add_argument("--token-file", required=True, type=Path, metavar="FILE", help="holds the job's control token")
     parser.add_argument(
         "--name",
         required=True,

@@ -35,6 +35,7 @@ from asyncppo.wire import routes
 from asyncppo.wire.client import WireClient
 from asyncppo.wire.experience import Manifest
 from asyncppo.wire.syncing import Finish, Loaded, Paused, Resumed, SyncView
+from asyncppo.wire.tokens import Role, token_of
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +61,10 @@ LONGEST_BACKOFF = 5.0
 class Coordinator:
     """Drives the syncs of one job until it is over.
 
-    client: open, with the job's token. name: distinct among coordinators that may live at the same time; one that is started again
+    client: open, with the job's control token. name: distinct among coordinators that may live at the same time; one that is started again
     under its old name takes up its own open epoch at once, others only when that has stalled. on_phase: called with (state before,
-    state after, seconds spent in the phase before) at each change of phase. `state` is always the newest.
+    state after, seconds spent in the phase before) at each change of phase. token_of_member: what is shown to a rollout of this name,
+    its own token; control's is never sent to a member, whose url is its own saying. `state` is always the newest.
     """
 
     def __init__(
@@ -72,10 +74,13 @@ class Coordinator:
         name: str,
         limits: SyncLimits,
         on_phase: Callable[[State, State, float], None] = lambda before, after, seconds: None,
+        *,
+        token_of_member: Callable[[str], str] | None = None,
     ) -> None:
         self._learner = learner_url
         self._limits = limits
         self._on_phase = on_phase
+        self._token_of_member = token_of_member or (lambda name: token_of(client.token, Role.ROLLOUT, name))
         self._client = client
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._calls: set[asyncio.Task[None]] = set()
@@ -224,7 +229,8 @@ class Coordinator:
                 self._tell(number, MemberSilent(command.phase, command.epoch, name))
                 return
             try:
-                answer = await self._client.post(command.member.url, path, command.message, kind, left)
+                token = self._token_of_member(name)
+                answer = await self._client.post(command.member.url, path, command.message, kind, left, token=token)
             except RefusedError as refused:
                 if refused.status >= 500 and refused.reason not in BAD_WEIGHTS:
                     await asyncio.sleep(min(RETRY_SECONDS, max(0.0, deadline - time.monotonic())))
@@ -255,7 +261,8 @@ class Coordinator:
     async def _pause_again(self, command: ToMember) -> None:
         try:
             timeout = self._limits.pause_ttl / 4
-            await self._client.post(command.member.url, routes.PAUSE, command.message, Paused, timeout)
+            token = self._token_of_member(command.member.name)
+            await self._client.post(command.member.url, routes.PAUSE, command.message, Paused, timeout, token=token)
         except (RefusedError, UnreachableError) as error:
             # Not an answer of the phase: whether the member is still there is found out by the phase's own calls.
             log.debug("%s: its pause was not prolonged: %s", command.member.name, error)

@@ -19,6 +19,19 @@ def read_token(file: Path) -> str:
     return token
 
 
+METRICS_HELP = "a port of its own for /metrics, which the other then lacks (default: on --listen)"
+
+
+def parse_metrics(listen: str) -> tuple[str, int] | None:
+    """Host and port of --metrics-listen; None when it is not given. UserError for anything else."""
+    if not listen:
+        return None
+    try:
+        return parse_address(listen)
+    except UserError as error:
+        raise UserError(f"--metrics-listen {listen}: give HOST:PORT, e.g. 0.0.0.0:8081") from error
+
+
 def parse_address(listen: str) -> tuple[str, int]:
     """Host and port of HOST:PORT. UserError for anything else."""
     host, _, port = listen.rpartition(":")

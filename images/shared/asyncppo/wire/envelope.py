@@ -6,6 +6,8 @@ refused, whatever it says.
 
 import msgspec
 
+from asyncppo.wire.bounds import Identity, Name, Number
+
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """Identity of one message.
@@ -15,7 +17,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     join; 0 where the message concerns no member.
     """
 
-    job_uid: str
-    epoch: int
-    target: str
-    incarnation: int = 0
+    job_uid: Identity
+    epoch: Number
+    target: Name
+    incarnation: Number = 0

@@ -5,27 +5,36 @@ Owns their shapes. Does not own how they are kept (`asyncppo_runtime.ledger`).
 
 import hashlib
 import struct
+from typing import Annotated
 
 import msgspec
 
+from asyncppo.wire.bounds import Digest, Name, Number, Ordinal, Text, VersionNumber
 from asyncppo.wire.envelope import Envelope
+
+UPLOAD_BATCH = 128
+"""Most trajectories, or leases, of one message."""
+BYTES_PER_TOKEN = 16
+"""Of an upload, at most: an id takes 5, a log-prob 9."""
+BYTES_PER_TRAJECTORY = 1 << 16
+"""Of an upload, at most, besides its tokens: spans, hashes, the words of an error."""
 
 
 class Task(msgspec.Struct, frozen=True):
     """One thing to do: `index` counts the job's tasks from 0; `seed` (63 bits) is all an environment may draw randomness from."""
 
-    index: int
-    seed: int
+    index: Number
+    seed: Number
 
 
 class Lease(msgspec.Struct, frozen=True):
     """The right to produce one trajectory attempt for `task`. `ttl_seconds` runs from the last heartbeat."""
 
-    lease_id: int
-    group_id: int
-    attempt: int
+    lease_id: Number
+    group_id: Number
+    attempt: Number
     task: Task
-    sampling_seed: int
+    sampling_seed: Number
     ttl_seconds: float
 
 
@@ -33,8 +42,8 @@ class LeaseRequest(msgspec.Struct, frozen=True):
     """Ask for up to `count` leases."""
 
     envelope: Envelope
-    count: int
-    version: int
+    count: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
+    version: VersionNumber
 
 
 class LeaseReply(msgspec.Struct, frozen=True):
@@ -52,11 +61,11 @@ class Segment(msgspec.Struct, frozen=True):
     (behavior log-probs), one per token, under the distribution really sampled from.
     """
 
-    index: int
-    start: int
-    end: int
-    version: int
-    weights_hash: str
+    index: Number
+    start: Number
+    end: Number
+    version: VersionNumber
+    weights_hash: Digest
     logprobs: list[float]
 
     @property
@@ -73,14 +82,14 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
     stands in the place of a trajectory that cannot be sent or read (`unreadable`).
     """
 
-    lease_id: int
-    group_id: int
+    lease_id: Number
+    group_id: Number
     token_ids: list[int]
     segments: list[Segment]
     finished: bool
     reward: float = 0.0
     end_reason: str = ""
-    turns: int = 0
+    turns: Number = 0
     error: str = ""
     sampling_seconds: float = 0.0
     environment_seconds: float = 0.0
@@ -108,7 +117,7 @@ class Upload(msgspec.Struct, frozen=True):
     """Finished trajectories, or (at a Flush) partial ones."""
 
     envelope: Envelope
-    trajectories: list[Trajectory]
+    trajectories: Annotated[list[Trajectory], msgspec.Meta(max_length=UPLOAD_BATCH)]
 
 
 class RawUpload(msgspec.Struct, frozen=True):
@@ -145,15 +154,15 @@ def read_trajectories(upload: RawUpload) -> list[Trajectory]:
 class Refusal(msgspec.Struct, frozen=True):
     """Why a lease's upload or one of its segments (`index` >= 0) was not taken."""
 
-    lease_id: int
-    index: int
-    reason: str
+    lease_id: Number
+    index: Ordinal
+    reason: Text
 
 
 class UploadReply(msgspec.Struct, frozen=True):
     """Durable when this arrives: lease ids accepted, and what was refused (do not send it again)."""
 
-    accepted: list[int]
+    accepted: list[Number]
     refused: list[Refusal]
 
 
@@ -161,24 +170,24 @@ class GiveBack(msgspec.Struct, frozen=True):
     """Return leases unproduced: a drain or a clean stop."""
 
     envelope: Envelope
-    lease_ids: list[int]
+    lease_ids: list[Number]
 
 
 class ManifestEntry(msgspec.Struct, frozen=True):
     """One segment a rollout holds and has not yet seen recorded as scored."""
 
-    lease_id: int
-    index: int
-    tokens: int
-    digest: str
+    lease_id: Number
+    index: Number
+    tokens: Number
+    digest: Digest
 
 
 class Manifest(msgspec.Struct, frozen=True):
     """Every segment of `version` that `member` holds unscored: a set, compared as a set."""
 
-    member: str
-    incarnation: int
-    version: int
+    member: Name
+    incarnation: Number
+    version: VersionNumber
     entries: list[ManifestEntry]
 
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
+from asyncppo.wire.bounds import Address, Digest, Identity, Name, Number, VersionNumber
 from asyncppo.wire.envelope import Envelope
 from asyncppo.wire.versions import VersionRecord
 
@@ -29,26 +30,26 @@ class MemberState(StrEnum):
 class Member(msgspec.Struct, frozen=True):
     """One member as the ledger knows it. `version` is -1 until it is ready."""
 
-    name: str
-    incarnation: int
-    url: str
+    name: Name
+    incarnation: Number
+    url: Address
     state: MemberState
-    version: int = -1
+    version: VersionNumber = -1
 
 
 class Join(msgspec.Struct, frozen=True):
     """A rollout asks to be a member; `url` is where its control port will listen."""
 
-    job_uid: str
-    name: str
-    url: str
+    job_uid: Identity
+    name: Name
+    url: Address
 
 
 class Joined(msgspec.Struct, frozen=True):
     """The answer: who you are now and what to load. `record` is None while a sync runs: ask again (heartbeat) until it is there."""
 
-    incarnation: int
-    epoch: int
+    incarnation: Number
+    epoch: Number
     record: VersionRecord | None
 
 
@@ -56,8 +57,8 @@ class Ready(msgspec.Struct, frozen=True):
     """Weights are loaded and the canary passed."""
 
     envelope: Envelope
-    version: int
-    weights_hash: str
+    version: VersionNumber
+    weights_hash: Digest
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,13 +70,13 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     envelope: Envelope
-    version: int
-    lease_ids: list[int]
+    version: VersionNumber
+    lease_ids: list[Number]
     paused: bool = False
     pause_expired: bool = False
-    sampled_tokens: int = 0
-    running: int = 0
-    outbox: int = 0
+    sampled_tokens: Number = 0
+    running: Number = 0
+    outbox: Number = 0
 
 
 class HeartbeatReply(msgspec.Struct, frozen=True):
@@ -87,12 +88,12 @@ class HeartbeatReply(msgspec.Struct, frozen=True):
     """
 
     state: MemberState
-    epoch: int
+    epoch: Number
     syncing: bool
-    sealed_version: int
+    sealed_version: VersionNumber
     record: VersionRecord | None
     finished: bool = False
-    lost_leases: list[int] = []
+    lost_leases: list[Number] = []
 
 
 class Leave(msgspec.Struct, frozen=True):

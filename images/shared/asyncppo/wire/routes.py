@@ -1,7 +1,10 @@
-"""Every path of the programs' HTTP surface, in one place.
+"""Every path of the programs' HTTP surface, in one place, and whose it is.
 
-/healthz, /readyz and /metrics are open; all others need `Authorization: Bearer <job token>`.
+/healthz, /readyz and /metrics are open; all others need `Authorization: Bearer TOKEN`. A member may call the routes of its role, for
+itself; control may call any.
 """
+
+from asyncppo.wire.tokens import Role
 
 HEALTHZ = "/healthz"
 READYZ = "/readyz"
@@ -48,3 +51,14 @@ PAUSE = "/v1/sync/pause"  # POST Pause -> Paused
 FLUSH = "/v1/sync/flush"  # POST Flush -> Manifest
 LOAD = "/v1/sync/load"  # POST Load -> Loaded
 RESUME = "/v1/sync/resume"  # POST Resume -> Resumed
+
+ALLOWED: dict[Role, frozenset[str]] = {
+    Role.ROLLOUT: frozenset({LEASES, GIVE_BACK, TRAJECTORIES, SEGMENTS, JOIN, READY, HEARTBEAT, LEAVE, WEIGHTS}),
+    Role.OLD_LOGIT: frozenset({TRAIN_WEIGHTS, WORKER_JOIN, WORKER_TAKE, WORKER_SCORES, WORKER_GIVE_BACK}),
+}
+"""What the members of a role may call on the learner; all else is control's."""
+
+
+def may_call(role: Role, path: str) -> bool:
+    """Whether a caller of this role may call a route, named by its path here."""
+    return role is Role.CONTROL or path in ALLOWED[role]

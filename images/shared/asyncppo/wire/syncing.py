@@ -6,6 +6,7 @@ same epoch it answers the same.
 
 import msgspec
 
+from asyncppo.wire.bounds import Digest, Identity, Name, Number, Text, VersionNumber
 from asyncppo.wire.envelope import Envelope
 from asyncppo.wire.experience import Manifest
 from asyncppo.wire.membership import Member
@@ -23,13 +24,13 @@ class SyncView(msgspec.Struct, frozen=True, kw_only=True):
     record, canary: of the newest published version. finished, failed: the job is over, and why if it failed.
     """
 
-    job_uid: str
-    column: str
-    epoch: int
-    owner: str
+    job_uid: Identity
+    column: Identity
+    epoch: Number
+    owner: Identity
     open: bool
     sealed: bool
-    version: int
+    version: VersionNumber
     wanted: bool
     stepped: bool
     members: list[Member]
@@ -45,17 +46,17 @@ class Begin(msgspec.Struct, frozen=True):
     When epoch `expected_epoch` is open and unsealed it is rolled back; when it is sealed it is adopted: the new epoch starts sealed.
     """
 
-    job_uid: str
-    coordinator: str
-    expected_epoch: int
+    job_uid: Identity
+    coordinator: Identity
+    expected_epoch: Number
 
 
 class SyncCall(msgspec.Struct, frozen=True):
     """Score, Step, Publish of epoch `epoch` by its owner. `manifests` matter to Score."""
 
-    job_uid: str
-    coordinator: str
-    epoch: int
+    job_uid: Identity
+    coordinator: Identity
+    epoch: Number
     manifests: list[Manifest] = []
 
 
@@ -66,13 +67,13 @@ class Seal(msgspec.Struct, frozen=True):
     the incarnations frozen at begin: one that has joined since is not touched.
     """
 
-    job_uid: str
-    coordinator: str
-    epoch: int
-    version: int
-    members: list[str]
+    job_uid: Identity
+    coordinator: Identity
+    epoch: Number
+    version: VersionNumber
+    members: list[Name]
     manifests: list[Manifest]
-    fenced: list[str]
+    fenced: list[Name]
 
 
 class Finish(msgspec.Struct, frozen=True):
@@ -84,13 +85,13 @@ class Finish(msgspec.Struct, frozen=True):
     for it.
     """
 
-    job_uid: str
-    coordinator: str
-    epoch: int
-    loaded: list[str]
-    fenced: list[str]
+    job_uid: Identity
+    coordinator: Identity
+    epoch: Number
+    loaded: list[Name]
+    fenced: list[Name]
     seconds: dict[str, float]
-    bad_publication: str = ""
+    bad_publication: Text = ""
 
 
 class Pause(msgspec.Struct, frozen=True):
@@ -104,7 +105,7 @@ class Paused(msgspec.Struct, frozen=True):
     """The acknowledgement; no token is sampled after it until Resume."""
 
     envelope: Envelope
-    version: int
+    version: VersionNumber
     seconds: float
 
 
@@ -112,7 +113,7 @@ class Flush(msgspec.Struct, frozen=True):
     """Upload every unscored segment of `version`, partial trajectories included, then answer with the Manifest."""
 
     envelope: Envelope
-    version: int
+    version: VersionNumber
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -127,8 +128,8 @@ class Loaded(msgspec.Struct, frozen=True):
     """The version is loaded and verified."""
 
     envelope: Envelope
-    version: int
-    weights_hash: str
+    version: VersionNumber
+    weights_hash: Digest
     seconds: float
     canary_error: float
 
@@ -137,18 +138,18 @@ class Resume(msgspec.Struct, frozen=True):
     """Go on generating, under `version`."""
 
     envelope: Envelope
-    version: int
+    version: VersionNumber
 
 
 class Resumed(msgspec.Struct, frozen=True):
     """Generating again."""
 
     envelope: Envelope
-    version: int
+    version: VersionNumber
 
 
 class Refused(msgspec.Struct, frozen=True):
     """The body of every 4xx and 5xx answer: a CamelCase reason and a message a human can act on."""
 
-    reason: str
+    reason: Identity
     message: str

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from asyncppo.wire.bounds import Digest, Number, Text, VersionNumber
+
 
 class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One published policy version; an integer never reused within a job.
@@ -10,14 +12,14 @@ class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
     published_hash: hash of what engines load (a cast of it). file_size, file_sha256: of the published file, for the pull.
     """
 
-    version: int
-    parent: int
-    lineage: int
-    train_hash: str
-    published_hash: str
-    file_size: int
-    file_sha256: str
-    reason: str = "step"
+    version: VersionNumber
+    parent: VersionNumber
+    lineage: Number
+    train_hash: Digest
+    published_hash: Digest
+    file_size: Number
+    file_sha256: Digest
+    reason: Text = "step"
 
 
 class Canary(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ from asyncppo.wire.experience import Refusal, Upload, UploadReply, segment_diges
 from asyncppo.wire.membership import Heartbeat, HeartbeatReply, Join, Joined, Leave, Ready
 from asyncppo.wire.server import answer, application, endpoint, serve
 from asyncppo.wire.syncing import Begin, Finish, Seal, SyncCall, SyncView
+from asyncppo.wire.tokens import identify
 from asyncppo.wire.versions import VersionRecord
 
 HOST = "127.0.0.1"
@@ -63,7 +64,7 @@ class SimulatedLearner:
 
     async def start(self) -> None:
         """Listen."""
-        app = application(self.token, CollectorRegistry(), lambda: "")
+        app = application(identify(self.token), CollectorRegistry(), lambda: "")
         self._routes(app)
         self._runner, self._port = await serve(app, HOST, self._port)
 

@@ -23,14 +23,15 @@ from asyncppo.wire.experience import Manifest, ManifestEntry, Segment, Trajector
 from asyncppo.wire.membership import Heartbeat, HeartbeatReply, Join, Joined, Ready
 from asyncppo.wire.server import application, endpoint, serve
 from asyncppo.wire.syncing import Flush, Load, Loaded, Pause, Paused, Resume, Resumed
+from asyncppo.wire.tokens import Role, token_of
 
 
 class SimulatedRollout:
     """Joins, obeys, beats.
 
-    work: seconds each command takes it. lease_of: asks the learner's side which lease an incarnation holds (None: it samples nothing).
-    sampled: every segment's (lease, index, version) ever sampled. load_error: reason with which it refuses to load. ready: set once
-    it has sampled.
+    token: control's, from which its own is made. work: seconds each command takes it. lease_of: asks the learner's side which lease an
+    incarnation holds (None: it samples nothing). sampled: every segment's (lease, index, version) ever sampled. load_error: reason with
+    which it refuses to load. ready: set once it has sampled.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class SimulatedRollout:
         self.load_error = ""
         self.ready = asyncio.Event()
         self._flushes = COLUMNS[column].flushes
-        self._token = token
+        self._token = token_of(token, Role.ROLLOUT, name)
         self._learner = learner_url
         self._beat = beat
         self._work = work
@@ -58,7 +59,7 @@ class SimulatedRollout:
         self._lease = 0
         self._held: list[Segment] = []
         self._next = 0
-        self._client = WireClient(token)
+        self._client = WireClient(self._token)
         self._runner: web.AppRunner | None = None
         self._heart: asyncio.Task[None] | None = None
         self.url = ""
