@@ -163,6 +163,8 @@ EDITS: dict[str, dict[str, Any]] = {
     "weightSync.pauseTimeoutSeconds": {"weightSync": {"pauseTimeoutSeconds": 9}},
     "weightSync.loadTimeoutSeconds": {"weightSync": {"loadTimeoutSeconds": 9}},
     "weightSync.minReady": {"weightSync": {"minReady": 2}},
+    "reward.bound": {"reward": {"bound": 10.0}},
+    "learner.adoptStorage": {"learner": {"adoptStorage": True}},
     "learner.image": {"learner": {"image": "mine:1"}},
     "learner.resources": {"learner": {"resources": {"limits": {"cpu": 1}}}},
     "learner.template": {"learner": {"template": {"spec": {"priority": 1}}}},

@@ -53,7 +53,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (in_container(securityContext={"runAsUser": 0}), f"{POD}.containers[rollout].securityContext.runAsUser"),
     (in_container(securityContext={"procMount": "Unmasked"}), f"{POD}.containers[rollout].securityContext.procMount"),
     (in_container("side", image="x"), f"{POD}.containers[side].securityContext.allowPrivilegeEscalation"),
-    (in_container(ports=[{"containerPort": 9, "hostPort": 9}]), f"{POD}.containers[rollout].ports[1].hostPort"),
+    (in_container(ports=[{"containerPort": 9, "hostPort": 9}]), f"{POD}.containers[rollout].ports[2].hostPort"),
     (in_container(env=[{"name": "A", "valueFrom": {"secretKeyRef": {"name": "admin", "key": "k"}}}]),
      f"{POD}.containers[rollout].env[A].valueFrom.secretKeyRef.name"),
     (in_container(envFrom=[{"secretRef": {"name": "admin"}}]), f"{POD}.containers[rollout].envFrom[0].secretRef.name"),

@@ -107,7 +107,7 @@ def test_selectors_are_the_operators_own() -> None:
 def test_a_label_restarts_no_pod() -> None:
     plain, labelled = accepted(), accepted(labels={"team": "a"}, annotations={"note": "x"})
     pods = [pod(role, template_hash=template_hash(plain, role)) for role in (Role.LEARNER, Role.ROLLOUT)]
-    made = plan(labelled, Target.RUN, Observed(pods, labels={"cost": "lab"}), Settings(labels={"x": "y"}))
+    made = plan(labelled, Target.RUN, Observed(pods, "t", labels={"cost": "lab"}), Settings(labels={"x": "y"}))
     assert made.restart == []
     for found in made.apply:
         if found["kind"] == "StatefulSet":

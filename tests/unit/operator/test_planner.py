@@ -109,7 +109,7 @@ def test_the_volume_is_made_once_and_adopted_only_when_that_is_asked_for() -> No
     claim = Ref("v1", "PersistentVolumeClaim", "guess-learner-data")
     assert (planned().adopt, planned().never_again) == ((), ())
     assert planned(learner={"adoptStorage": True}).adopt == [claim]
-    assert planned(observed=Observed(had_storage=True)).never_again == [claim]
+    assert planned(observed=Observed(token="t", had_storage=True)).never_again == [claim]
 
 
 def test_planning_again_plans_the_same() -> None:
@@ -152,7 +152,7 @@ def test_only_an_init_container_sees_a_roles_key_and_it_makes_the_workers_own_to
     assert maker["image"] == worker["image"]
     assert maker["securityContext"] == worker["securityContext"]
     assert {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}} in maker["env"]
-    assert maker["command"] == ["python", "-m", "asyncppo.wire.tokens"]
+    assert maker["command"] == ["python", "-P", "-m", "asyncppo.wire.tokens"]
     arguments = dict(zip(maker["args"][::2], maker["args"][1::2], strict=True))
     assert arguments == {
         "--key-file": "/etc/asyncppo/role-key/key",

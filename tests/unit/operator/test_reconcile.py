@@ -87,6 +87,7 @@ class Loop:
             slots=Slots(4, 2),
             facts=Facts(),
             identity="test",
+            install_key="a-key-of-this-installation-32-chars",
             blind=lambda: None,
         )
         self.loop = JobLoop(tools, KEY, raw, lambda: None)

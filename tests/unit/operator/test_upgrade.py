@@ -16,7 +16,7 @@ from asyncppo_operator.plan.acceptance import accept
 from asyncppo_operator.plan.applied import applied
 from asyncppo_operator.plan.identity import manifest_text
 from asyncppo_operator.plan.lifecycle import Target
-from asyncppo_operator.plan.planner import Facts, Observed, plan, to_hold
+from asyncppo_operator.plan.planner import Observed, plan, to_hold
 from asyncppo_operator.plan.pods import Held, pod_template
 from asyncppo_operator.settings import Settings, Timing
 from asyncppo_operator.views import PodView, SetView, set_view
@@ -63,7 +63,8 @@ def earlier(request: pytest.FixtureRequest) -> Earlier:
 def test_an_unchanged_job_keeps_every_pod_template_and_restarts_no_pod(earlier: Earlier) -> None:
     job = earlier.accepted()
     assert to_hold(job, earlier.sets(), earlier.pods(), [], NEWER) == ROLES
-    made = plan(job, Target.RUN, Observed(earlier.pods(), "t", Facts(), earlier.text, earlier.held()), NEWER)
+    observed = Observed(earlier.pods(), "t", manifest=earlier.text, held=earlier.held(), single_token=True)
+    made = plan(job, Target.RUN, observed, NEWER)
     assert made.restart == []
     sets = {m["metadata"]["name"]: m["spec"]["template"] for m in made.apply if m["kind"] == "StatefulSet"}
     assert sets == {names.workload("guess", role): earlier.template(role) for role in ROLES}

@@ -43,16 +43,16 @@ def at(phase: Phase, pods: tuple[PodView, ...]) -> Situation:
 
 # phase, its pods → each condition, of a job that trained well before. Ordered as in `Kind`; a dash: not said of such a job.
 TABLE: list[tuple[Phase, tuple[PodView, ...], list[str]]] = [
-    # Ready, Accepted, Reconciled, Learner, Rollouts, Sync, Exact, Ledger, Suspended, Complete, Failed
-    (Phase.INVALID, PODS, ["False", "False", "True", "-", "-", "-", "-", "-", "-", "-", "-"]),
-    (Phase.PENDING, UNMADE, ["False", "True", "True", "False", "False", "Unknown", "True", "True", "False", "False", "False"]),
-    (Phase.RUNNING, PODS, ["True", "True", "True", "True", "True", "True", "True", "True", "False", "False", "False"]),
-    (Phase.RECOVERING, PODS[1:], ["False", "True", "True", "False", "True", "Unknown", "True", "True", "False", "False", "False"]),
-    (Phase.SUSPENDING, PODS, ["False", "True", "True", "True", "False", "Unknown", "True", "True", "False", "False", "False"]),
-    (Phase.SUSPENDED, (), ["True", "True", "True", "False", "False", "Unknown", "True", "True", "True", "False", "False"]),
-    (Phase.COMPLETE, PODS, ["True", "True", "True", "False", "False", "Unknown", "True", "True", "False", "True", "False"]),
-    (Phase.COMPLETE, (), ["True", "True", "True", "False", "False", "Unknown", "True", "True", "False", "True", "False"]),
-    (Phase.FAILED, (), ["False", "True", "True", "False", "False", "Unknown", "True", "True", "False", "False", "True"]),
+    # Ready, Accepted, Reconciled, Learner, Rollouts, Sync, Exact, Ledger, Environment, Suspended, Complete, Failed
+    (Phase.INVALID, PODS, ["False", "False", "True", "-", "-", "-", "-", "-", "-", "-", "-", "-"]),
+    (Phase.PENDING, UNMADE, ["False", "True", "True", "False", "False", "Unknown", "True", "True", "True", "False", "False", "False"]),
+    (Phase.RUNNING, PODS, ["True", "True", "True", "True", "True", "True", "True", "True", "True", "False", "False", "False"]),
+    (Phase.RECOVERING, PODS[1:], ["False", "True", "True", "False", "True", "Unknown", "True", "True", "True", "False", "False", "False"]),
+    (Phase.SUSPENDING, PODS, ["False", "True", "True", "True", "False", "Unknown", "True", "True", "True", "False", "False", "False"]),
+    (Phase.SUSPENDED, (), ["True", "True", "True", "False", "False", "Unknown", "True", "True", "True", "True", "False", "False"]),
+    (Phase.COMPLETE, PODS, ["True", "True", "True", "False", "False", "Unknown", "True", "True", "True", "False", "True", "False"]),
+    (Phase.COMPLETE, (), ["True", "True", "True", "False", "False", "Unknown", "True", "True", "True", "False", "True", "False"]),
+    (Phase.FAILED, (), ["False", "True", "True", "False", "False", "Unknown", "True", "True", "True", "False", "False", "True"]),
 ]  # fmt: skip
 SHOWN = [kind for kind in Kind if kind is not Kind.OLD_LOGITS_READY]
 

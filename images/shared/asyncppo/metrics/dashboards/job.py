@@ -369,6 +369,7 @@ TIME = Row(
             (
                 Query(_rate(series(rollout.SAMPLING_SECONDS, JOB)), "the engine"),
                 Query(_rate(series(rollout.ENVIRONMENT_SECONDS, JOB)), "their environment"),
+                Query(_rate(series(rollout.HELD_SECONDS, JOB)), "an environment that blocks all"),
             ),
             "Episodes' seconds per second, over all rollouts.",
             stacked=True,
