@@ -7,12 +7,13 @@ import base64
 from typing import Any
 
 import pytest
+from tests.unit.operator.server import Server
 
 from asyncppo_operator import names
 from asyncppo_operator.children import Children, Key
-from asyncppo_operator.errors import ApiError, ConflictError
+from asyncppo_operator.errors import ApiError
 from asyncppo_operator.executor import Executor, NameTakenError
-from asyncppo_operator.kinds import CLAIM, SECRET, SERVICE, Resource
+from asyncppo_operator.kinds import CLAIM, SECRET, SERVICE
 from asyncppo_operator.plan.planner import Plan, Ref
 
 Object = dict[str, Any]
@@ -36,50 +37,6 @@ PLAN = Plan(
     ],
     once=[manifest("Secret", names.token(KEY.name)) | {"stringData": {"token": "token"}}],
 )
-
-
-class Server:
-    """Objects by kind and name. `refused`: applies of this name fail. `calls`: writes, and looks, in their order."""
-
-    def __init__(self, *there: Object, refused: str = "") -> None:
-        self.objects = {(o["kind"], o["metadata"]["name"]): o for o in there}
-        self.refused = refused
-        self.writes: list[str] = []
-        self.looks: list[str] = []
-
-    async def look(self, resource: Resource, namespace: str, name: str) -> Object | None:
-        self.looks.append(f"{resource.kind} {name}")
-        return self.objects.get((resource.kind, name))
-
-    async def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
-        return await self.look(resource, namespace, name)
-
-    async def create(self, made: Object) -> Object:
-        if (made["kind"], made["metadata"]["name"]) in self.objects:
-            raise ConflictError("there is one", 409)
-        value = base64.b64encode(made["stringData"]["token"].encode()).decode()
-        return self._store(made | {"data": {names.TOKEN_KEY: value}})
-
-    async def apply(self, made: Object, uid: str = "") -> Object:
-        if made["metadata"]["name"] == self.refused:
-            self.writes.append(f"{made['kind']} {made['metadata']['name']}")
-            raise ApiError("refused", 422)
-        there = self.objects.get((made["kind"], made["metadata"]["name"]))
-        if (there["metadata"]["uid"] if there else "") != uid:
-            raise ConflictError("another object", 409)
-        return self._store(made)
-
-    async def delete(self, resource: Resource, namespace: str, name: str, uid: str = "") -> bool:
-        self.writes.append(f"delete {resource.kind} {name}")
-        assert self.objects.pop((resource.kind, name))["metadata"]["uid"] == uid
-        return True
-
-    def _store(self, made: Object) -> Object:
-        identity = (made["kind"], made["metadata"]["name"])
-        self.writes.append(" ".join(identity))
-        uid = self.objects[identity]["metadata"]["uid"] if identity in self.objects else f"uid {len(self.writes)}"
-        self.objects[identity] = made | {"metadata": made["metadata"] | {"uid": uid, "generation": 1}}
-        return self.objects[identity]
 
 
 class Scene:

@@ -1,7 +1,6 @@
 """A job's loop over an API server in memory: what becomes of edits after the end, and of labels. The rest is tested on a real one."""
 
 import asyncio
-import base64
 from collections.abc import AsyncIterator, Callable
 from copy import deepcopy
 from typing import Any
@@ -10,11 +9,11 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
 from tests.unit.operator.builders import UID, raw_job
+from tests.unit.operator.server import Server
 
 from asyncppo_operator import names
 from asyncppo_operator.children import Children, Key
-from asyncppo_operator.errors import ConflictError, NotFoundError
-from asyncppo_operator.kinds import Resource
+from asyncppo_operator.kinds import STATEFUL_SET
 from asyncppo_operator.plan.planner import Facts
 from asyncppo_operator.reconcile import JobLoop, Tools
 from asyncppo_operator.settings import Settings, Timing
@@ -27,60 +26,20 @@ ENDED = {"observedGeneration": 1, "startTime": "2026-01-02T03:04:05Z", "completi
 PROGRESS = {"progress": {"update": 10, "updates": 10, "summary": "10/10"}}
 
 
-class Server:
-    """Objects by kind and name."""
-
-    def __init__(self) -> None:
-        self.objects: dict[tuple[str, str], dict[str, Any]] = {}
-        self.status: dict[str, Any] = {}
-
-    async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any] | None:
-        return deepcopy(self.objects.get((resource.kind, name)))
-
-    async def create(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        place = (manifest["kind"], manifest["metadata"]["name"])
-        if place in self.objects:
-            raise ConflictError("it is there", 409)
-        self.objects[place] = self._stored(manifest)
-        return self.objects[place]
-
-    async def apply(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        self.objects[manifest["kind"], manifest["metadata"]["name"]] = self._stored(manifest)
-        return {"metadata": {"generation": 1}}
-
-    async def apply_status(
-        self, resource: Resource, namespace: str, name: str, status: dict[str, Any]
-    ) -> dict[str, Any]:
-        self.status = deepcopy(status)
-        return {}
-
-    async def merge(self, resource: Resource, namespace: str, name: str, patch: dict[str, Any]) -> dict[str, Any]:
-        if (resource.kind, name) not in self.objects:
-            raise NotFoundError("it is not there", 404)
-        self.objects[resource.kind, name]["metadata"].update(patch["metadata"])
-        return {}
-
-    async def delete(self, resource: Resource, namespace: str, name: str, uid: str = "") -> bool:
-        return self.objects.pop((resource.kind, name), None) is not None
-
-    def _stored(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        made = deepcopy(manifest)
-        told = made.pop("stringData", {})
-        return {
-            **made,
-            "data": {**made.get("data", {}), **{k: base64.b64encode(v.encode()).decode() for k, v in told.items()}},
-        }
-
-
 class Loop:
     """The loop of one job, and the job's edits."""
 
     def __init__(self, server: Server, raw: dict[str, Any], session: aiohttp.ClientSession) -> None:
         self.server, self.raw = server, raw
+        self.children = Children(lambda _: None)
+        for kind in {kind for kind, _ in server.objects} - {STATEFUL_SET.kind}:
+            self.children.objects_listed(kind, None, list(server.of_kind(kind)))
+        self.children.sets_listed(None, list(server.of_kind(STATEFUL_SET.kind)))
+        server.deleted = self._deleted
         timing = Timing(debounce_seconds=0.0, status_seconds=0.01)
         tools = Tools(
             cluster=server,  # type: ignore[arg-type]
-            children=Children(lambda _: None),
+            children=self.children,
             session=session,
             settings=Settings(timing=timing),
             telemetry=Telemetry(CollectorRegistry()),
@@ -103,8 +62,14 @@ class Loop:
         self.raw["spec"] |= spec
         self.loop.changed(self.raw)
 
+    def _deleted(self, raw: dict[str, Any]) -> None:
+        if raw["kind"] == STATEFUL_SET.kind:
+            self.children.set_changed("DELETED", raw)
+        else:
+            self.children.object_changed(raw["kind"], "DELETED", raw)
+
     def condition(self, kind: str) -> tuple[str, str, str]:
-        found = next((c for c in self.server.status.get("conditions", ()) if c["type"] == kind), {})
+        found: dict[str, str] = next((c for c in self.server.status.get("conditions", ()) if c["type"] == kind), {})
         return found.get("status", ""), found.get("reason", ""), found.get("message", "")
 
 
