@@ -6,6 +6,23 @@ AsyncPPOError
 └── UnreachableError          no answer: connection refused, reset, timed out
 """
 
+import errno
+
+# Why a file could not be written → what to do. Not every failure is a full volume.
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free space on its volume"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulimit -n)"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable"),
+}
+
+
+def storage_remedy(error: BaseException) -> str:
+    """What to do about a failure to write: by its errno, else a look at the volume. Libraries that write for us name the cause as text."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and "No space left" in str(error):
+        number = errno.ENOSPC
+    return REMEDIES.get(number or 0, "check its volume")
+
 
 class AsyncPPOError(Exception):
     """Base of all errors of the shared root."""

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from asyncppo.errors import storage_remedy
 from asyncppo.faults import CHECKPOINT, Moment, inside, refuse_write
 from asyncppo_runtime.learner.errors import CheckpointError
 from asyncppo_runtime.learner.layout import checkpoint_path, checkpoint_version
@@ -68,7 +69,7 @@ def write_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
     except SafetensorError as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise OSError(
-            f"checkpoint {final} could not be written: {error}; free space on the volume, then resume"
+            f"checkpoint {final} could not be written: {error}; {storage_remedy(error)}, then resume"
         ) from error
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)

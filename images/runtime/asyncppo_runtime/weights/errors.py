@@ -21,7 +21,7 @@ class WeightsGoneError(WeightsError):
 
 
 class WeightsStorageError(WeightsError):
-    """Writing or reading weights failed: free space on the volume. No file was put in place."""
+    """Writing or reading weights failed; the message says what to do. No file was put in place."""
 
 
 class WeightsUnreachableError(WeightsError):

@@ -9,7 +9,6 @@ size and SHA-256 equal the record's.
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import hashlib
 import os
@@ -20,6 +19,7 @@ from typing import BinaryIO
 
 import aiohttp
 
+from asyncppo.errors import storage_remedy
 from asyncppo.wire import routes
 from asyncppo.wire.client import AnswerError, refuse_detours
 from asyncppo.wire.versions import VersionRecord
@@ -262,12 +262,7 @@ def _storage(final: Path) -> Iterator[None]:
     except (aiohttp.ClientError, ConnectionError, TimeoutError):
         raise
     except OSError as error:
-        hint = (
-            "free space on its volume"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            else "check its volume"
-        )
-        raise WeightsStorageError(f"{final} could not be written: {error}; {hint}") from error
+        raise WeightsStorageError(f"{final} could not be written: {error}; {storage_remedy(error)}") from error
 
 
 @contextlib.asynccontextmanager

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from asyncppo.errors import storage_remedy
 from asyncppo.faults import WEIGHTS, Moment, inside, refuse_write
 from asyncppo.wire.versions import VersionRecord
 from asyncppo_runtime.weights.errors import WeightsGoneError, WeightsRefusedError, WeightsStorageError
@@ -81,7 +82,7 @@ class WeightStore:
         except (OSError, SafetensorError) as error:
             draft.unlink(missing_ok=True)
             raise WeightsStorageError(
-                f"version {version} could not be written to {self.directory}: {error}; free space on the volume, then resume"
+                f"version {version} could not be written to {self.directory}: {error}; {storage_remedy(error)}, then resume"
             ) from error
         return StoredFile(version, final, size, digest)
 

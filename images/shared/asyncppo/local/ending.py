@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from asyncppo.api.job import AsyncPPOJob
-from asyncppo.errors import AsyncPPOError
+from asyncppo.errors import AsyncPPOError, storage_remedy
 from asyncppo.local.folder import RunFolder, write_atomically
 from asyncppo.local.outcome import Outcome
 from asyncppo.printable import printable
@@ -46,7 +46,7 @@ def write_results(job: AsyncPPOJob, folder: RunFolder, outcome: Outcome) -> Summ
         write_atomically(folder.summary_file, encode_summary(summary))
     except OSError as error:
         raise ResultsError(
-            f"{folder.root}: the summary and the picture could not be written ({error.strerror}); free space on its volume, then "
+            f"{folder.root}: the summary and the picture could not be written ({error.strerror}); {storage_remedy(error)}, then "
             f"resume: the ledger keeps what it has. The job is {outcome.phase.lower()}: {outcome.message}"
         ) from error
     return summary

@@ -22,7 +22,7 @@ from asyncppo.api.changes import changes_refused
 from asyncppo.api.job import NAME_PATTERN, AsyncPPOJob
 from asyncppo.api.manifest import dump_manifest, load_manifest
 from asyncppo.api.problems import ManifestError
-from asyncppo.errors import UserError
+from asyncppo.errors import UserError, storage_remedy
 from asyncppo.report.measures import Summary
 from asyncppo.wire.tokens import Role, token_of
 
@@ -105,7 +105,7 @@ class FolderLock:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise UserError(
-                f"{self._path.parent}: cannot be written ({error.strerror}); free space on its volume, or choose another --output"
+                f"{self._path.parent}: cannot be written ({error.strerror}); {storage_remedy(error)}, or choose another --output"
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -206,7 +206,7 @@ def claim(folder: RunFolder, job: AsyncPPOJob, before: AsyncPPOJob | None) -> As
             leftover.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
-            f"{folder.root}: cannot be written ({error.strerror}); free space on its volume, or choose another --output"
+            f"{folder.root}: cannot be written ({error.strerror}); {storage_remedy(error)}, or choose another --output"
         ) from error
     return job
 
@@ -220,7 +220,7 @@ def write_member_tokens(folder: RunFolder, role: Role, names: Iterable[str]) -> 
             write_atomically(folder.member_token_file(name), f"{token_of(control, role, name)}\n".encode(), mode=0o600)
     except OSError as error:
         raise UserError(
-            f"{folder.root}: cannot be written ({error.strerror}); free space on its volume, or choose another --output"
+            f"{folder.root}: cannot be written ({error.strerror}); {storage_remedy(error)}, or choose another --output"
         ) from error
 
 
