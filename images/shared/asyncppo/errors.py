@@ -7,6 +7,7 @@ AsyncPPOError
 """
 
 import errno
+import re
 
 # Why a file could not be written → what to do. Not every failure is a full volume.
 REMEDIES = {
@@ -17,10 +18,10 @@ REMEDIES = {
 
 
 def storage_remedy(error: BaseException) -> str:
-    """What to do about a failure to write: by its errno, else a look at the volume. Libraries that write for us name the cause as text."""
+    """What to do about a failure to write: by its errno, else a look at the volume. Libraries in Rust name it in their text."""
     number = error.errno if isinstance(error, OSError) else None
-    if number is None and "No space left" in str(error):
-        number = errno.ENOSPC
+    if number is None and (told := re.search(r"\(os error (\d+)\)", str(error))):
+        number = int(told[1])
     return REMEDIES.get(number or 0, "check its volume")
 
 
