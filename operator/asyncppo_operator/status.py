@@ -80,7 +80,16 @@ def summarize(seen: Situation, before: Mapping[str, Any]) -> Status:
     if seen.learner is not None:
         status |= _figures(seen, seen.learner)
     status["message"] = _message(seen, phase, conditions, before)
-    return {key: value for key, value in status.items() if value not in (None, "")}
+    return _told(status)
+
+
+def _told(status: Mapping[str, Any]) -> Status:
+    """Without what there is nothing to say of: servers of version 1.20 make an applied empty text a null, and refuse it."""
+    return {
+        key: _told(value) if isinstance(value, dict) else value
+        for key, value in status.items()
+        if value not in (None, "")
+    }
 
 
 def _remembered(memory: Memory) -> Status:

@@ -1,6 +1,7 @@
 """The status tells the truth: what is wrong and who has to act, figures as they are, events once per transition."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -63,10 +64,23 @@ def said(status: dict[str, Any], kind: str) -> tuple[str, str, str]:
 
 
 def checked(seen: Situation, before: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The status, and that the API's model of it (and so the CRD) carries every field."""
+    """The status, and that the API's model of it (and so the CRD) carries every field. An empty text is nothing that every server takes."""
     status = summarize(seen, before or {})
     JobStatus.model_validate_json(json.dumps(status), strict=True)
+    assert list(empty(status)) == []
     return status
+
+
+def empty(node: Any, path: str = "status") -> Iterator[str]:
+    """Where there is an empty text, or null."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from empty(value, f"{path}.{key}")
+    elif isinstance(node, list):
+        for value in node:
+            yield from empty(value, path)
+    elif node in (None, ""):
+        yield path
 
 
 def test_a_good_run() -> None:
