@@ -34,16 +34,18 @@ SHAPE: dict[str, Any] = {
 }
 
 
-def tokenizer(*, eos: bool = True, template: str | None = None, extra: int = 0) -> PreTrainedTokenizerFast:
+def tokenizer(*, template: str | None = None, extra: int = 0) -> PreTrainedTokenizerFast:
     """One id a byte, after the special ones; `extra` tokens behind them."""
     words = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     made = Tokenizer(models.BPE(vocab={word: index for index, word in enumerate(words)}, merges=[]))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    ends = {"eos_token": "</s>"} if eos else {}
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=made, bos_token="<s>", additional_special_tokens=["<|im_start|>", "<|im_end|>"], **ends
+        tokenizer_object=made,
+        bos_token="<s>",
+        eos_token="</s>",
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
     )
     wrapped.add_tokens([f"<extra_{number}>" for number in range(extra)])
     wrapped.chat_template = template
@@ -53,7 +55,7 @@ def tokenizer(*, eos: bool = True, template: str | None = None, extra: int = 0) 
 def make(name: str, folder: Path) -> Path:
     """Write the model `name` to `folder`."""
     torch.manual_seed(0)
-    words = tokenizer(eos=name != "no end", template=TEMPLATE, extra=5 if name == "tokenizer too large" else 0)
+    words = tokenizer(template=TEMPLATE, extra=5 if name == "tokenizer too large" else 0)
     rows = 260
     model: Any
     if name == "tied and padded":
@@ -65,8 +67,7 @@ def make(name: str, folder: Path) -> Path:
             GPT2Config(vocab_size=rows, n_embd=16, n_layer=1, n_head=2, n_positions=128, bos_token_id=0, eos_token_id=1)
         )
     else:
-        ends = None if name == "no end" else 1
-        model = LlamaForCausalLM(LlamaConfig(vocab_size=rows, bos_token_id=0, eos_token_id=ends, **SHAPE))
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=rows, bos_token_id=0, eos_token_id=1, **SHAPE))
     model.save_pretrained(folder)
     words.save_pretrained(folder)
     if name == "tied and padded":

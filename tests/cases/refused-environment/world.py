@@ -35,24 +35,8 @@ class Plain(Good):
         return Turn(Observation(text="go"), 1.0, True)
 
 
-class MissingFile(Good):
-    """Needs what is not there."""
-
-    def __init__(self, **parameters):
-        with open("/nowhere/questions.jsonl") as file:
-            self.lines = file.readlines()
-
-
 class Exits(Good):
     """A script's argument parser, which takes the worker's arguments for its own."""
 
     def __init__(self, **parameters):
         sys.exit(2)
-
-
-class Dumb(Good):
-    """Its symbols fail, in the learner too."""
-
-    @classmethod
-    def symbols(cls, parameters):
-        raise OSError("no vocabulary")

@@ -1,5 +1,6 @@
 """Models and tokenizers of a job: the same in every program, exportable, and clear about what cannot be had."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,19 @@ def test_a_model_that_ends_turns_with_an_id_it_has_no_row_for_is_refused(tmp_pat
     save_pretrained(model, tokenizer, tmp_path / "model")
     (tmp_path / "model" / "generation_config.json").write_text('{"eos_token_id": [2, 999]}')
     with pytest.raises(UserError, match=r"ends a turn with token id 999"):
+        build_tokenizer(job_spec(model={"pretrained": str(tmp_path / "model")}))
+
+
+def test_a_tokenizer_without_an_end_of_sequence_is_refused(tmp_path: Path) -> None:
+    model, tokenizer = build_model(job_spec(), 3, torch.float32), build_tokenizer(job_spec())
+    save_pretrained(model, tokenizer, tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").unlink(missing_ok=True)
+    for name, key in (("tokenizer_config.json", "eos_token"), ("config.json", "eos_token_id")):
+        path = tmp_path / "model" / name
+        content = json.loads(path.read_text())
+        del content[key]
+        path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="has no end-of-sequence token"):
         build_tokenizer(job_spec(model={"pretrained": str(tmp_path / "model")}))
 
 
