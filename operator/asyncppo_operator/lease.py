@@ -107,7 +107,8 @@ class Election:
         except ConflictError:
             return False  # another was faster
         except (ApiError, TimeoutError) as error:
-            log.warning("the Lease %s/%s could not be renewed: %s", self._namespace, self._name, error)
+            why = str(error) or f"no answer within {self._duration / 3:.0f} s"
+            log.warning("the Lease %s/%s could not be taken or renewed: %s", self._namespace, self._name, why)
             return False
 
     async def _take(self) -> bool:

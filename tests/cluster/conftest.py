@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.cluster.kubernetes import ROOT, Kubectl
-from tests.cluster.processes import OperatorProcess
+from tests.cluster.processes import LearnerDouble, OperatorProcess
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -72,7 +72,6 @@ class Operators:
             "namespaces": [self._kubectl.namespace],
             "listen": f"127.0.0.1:{port}",
             "timing": {"pollSeconds": 0.3, "statusSeconds": 0.5, "graceSeconds": 5, "retryLimitSeconds": 2},
-            "lease": {"durationSeconds": 3},
         } | settings
         number = len(self.started)
         config = self._folder / f"operator-{number}.yaml"
@@ -92,6 +91,14 @@ async def operators(tmp_path: Path, kubectl: Kubectl, request: pytest.FixtureReq
     await asyncio.gather(*(operator.end() for operator in made.started))
     for operator in made.started:
         print(f"--- {operator.log.name}\n{operator.log.read_text()[-6000:]}")  # shown by pytest when the test fails
+
+
+@pytest.fixture(autouse=True)
+async def learners_end() -> AsyncIterator[None]:
+    """No learner of a test answers in the next one."""
+    yield
+    for learner in list(LearnerDouble.serving):
+        await learner.stop()
 
 
 @pytest.fixture

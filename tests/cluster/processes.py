@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import aiohttp
 import msgspec
@@ -96,6 +97,8 @@ class OperatorProcess:
 class LearnerDouble:
     """Answers /v1/status with `status` and /v1/sync with a job that wants nothing."""
 
+    serving: ClassVar[set["LearnerDouble"]] = set()
+
     def __init__(self, token: str, uid: str, status: LearnerStatus) -> None:
         self.status = status
         self.asked = 0
@@ -108,9 +111,11 @@ class LearnerDouble:
     async def start(self, host: str, port: int) -> None:
         """Serve."""
         self._runner, _ = await serve(self._app, host, port)
+        self.serving.add(self)
 
     async def stop(self) -> None:
         """Serve no more."""
+        self.serving.discard(self)
         if self._runner is not None:
             await self._runner.cleanup()
 

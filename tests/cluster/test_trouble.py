@@ -198,7 +198,11 @@ async def test_a_missing_right_to_make_is_told_on_the_job(
     await Job(kubectl).until_condition("Reconciled", "False", "Forbidden", "statefulsets")
     events = await kubectl.list("events")
     assert any(e["reason"] == "Forbidden" for e in events if e["involvedObject"]["kind"] == "AsyncPPOJob")
-    assert await operator.metric("asyncppo_operator_missing_rights", verb="create", resource="statefulsets") == 1
+
+    async def told() -> bool:
+        return await operator.metric("asyncppo_operator_missing_rights", verb="create", resource="statefulsets") == 1
+
+    await until(told, "the right in the metrics: all rights are asked for, one after the other")
     assert "create statefulsets" in await operator.unready()
     forbidden = await operator.metric("asyncppo_operator_reconciles_total", result="forbidden")
     assert forbidden is not None
