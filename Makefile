@@ -63,7 +63,7 @@ demo: setup  ## train an agent to guess numbers and look at the report
 
 test: lint drift unit  ## everything that can be tested on one machine
 
-lint: setup large-files
+lint: setup large-files  ## style, types, layers of imports, no large files
 	$(VENV)/bin/ruff check --output-format concise .
 	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/mypy
@@ -86,7 +86,7 @@ generate: setup  ## write the generated files anew
 		$(PY) -m $$module --write || exit 1; \
 	done
 
-unit: setup
+unit: setup  ## unit and integration tests
 	$(PY) -m pytest -q -m '$(NOT_HERE)' $(PARALLEL) tests/unit tests/engine_contract tests/integration $(PYTEST_ARGS)
 
 test-cases: setup  ## inputs that must behave: odd environments, rewards, manifests, folders, callers

@@ -6,6 +6,7 @@ touched: what is not this job's stays as it is. Does not own the plan.
 
 import asyncio
 import base64
+import binascii
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -239,4 +240,9 @@ def token_of(secret: Object) -> tuple[str, bool]:
     """The control token in a Secret as the API server returns it, and whether it is the only one there, which serves every role."""
     data = secret.get("data") or {}
     single = names.CONTROL_KEY not in data and names.TOKEN_KEY in data
-    return base64.b64decode(str(data.get(names.TOKEN_KEY if single else names.CONTROL_KEY) or "")).decode(), single
+    text = str(data.get(names.TOKEN_KEY if single else names.CONTROL_KEY) or "")
+    try:
+        token = base64.b64decode(text, validate=True).decode().strip()
+    except (binascii.Error, UnicodeDecodeError):
+        token = ""
+    return token, single

@@ -33,7 +33,7 @@ from asyncppo_operator.names import Role
 from asyncppo_operator.plan.acceptance import Acceptance, Ended, accept
 from asyncppo_operator.plan.identity import manifest_text
 from asyncppo_operator.plan.lifecycle import Decision, Target, decide
-from asyncppo_operator.plan.planner import Facts, Observed, plan, replicas, roles, storage_owners, to_hold
+from asyncppo_operator.plan.planner import Facts, Observed, plan, replicas, roles, storage_claim, to_hold
 from asyncppo_operator.plan.pods import Held
 from asyncppo_operator.probe import LearnerProbe
 from asyncppo_operator.settings import Settings
@@ -42,7 +42,7 @@ from asyncppo_operator.situation import Problem, Situation
 from asyncppo_operator.slots import Lane, Slots
 from asyncppo_operator.status import significant, summarize
 from asyncppo_operator.telemetry import Telemetry
-from asyncppo_operator.views import ChildView
+from asyncppo_operator.views import ChildView, PodView, SetView
 
 log = logging.getLogger(__name__)
 
@@ -251,7 +251,7 @@ class JobLoop:
         else:
             await self._executor.recall_token()
             # an operator that made neither token nor sets had not found the names free
-            self._new = not self._executor.token and not self._tools.children.sets(self.key)
+            self._new = not self._executor.token and not self._sets()
             self._aim(job, decision)
 
     async def _wait_for_sight(self, blind: Problem) -> None:
@@ -299,13 +299,15 @@ class JobLoop:
         """`learner.retainStorage` of a job that is over: nothing of it is applied any more, but its volume has an owner or not."""
         if not self._hands_over:
             return
-        if await self._has_storage():
-            patch = {"metadata": {"ownerReferences": storage_owners(job)}}
-            await self._tools.cluster.merge(CLAIM, self.key.namespace, names.storage(self.key.name), patch)
+        claim = await self._executor.claim()
+        if claim is not None and claim.belongs_to(self.uid) and not claim.deleting:
+            labels = self.raw["metadata"].get("labels") or {}
+            # applied as it always was, so that an owner which is left out is taken away
+            await self._tools.cluster.apply(storage_claim(job, labels, self._tools.settings), claim.uid)
         self._hands_over = False
 
     async def _decide(self, job: AsyncPPOJob) -> Decision:
-        pods, now = self._tools.children.pods(self.key), datetime.now(UTC)
+        pods, now = self._pods(), datetime.now(UTC)
         memory = self._with_storage(recall(self.status))
         lost = ""
         if memory.phase not in FINAL:
@@ -314,10 +316,20 @@ class JobLoop:
         timing = self._tools.settings.timing
         return decide(job.spec, memory, self.probe.current, pods, now, timing, lost)
 
+    def _pods(self) -> list[PodView]:
+        """The job's own pods: those of an earlier job of its name, which may still be going, say nothing about this one."""
+        return [pod for pod in self._tools.children.pods(self.key) if pod.job_uid == self.uid]
+
+    def _sets(self) -> dict[Role, SetView]:
+        """The job's own StatefulSets."""
+        return {role: view for role, view in self._tools.children.sets(self.key).items() if view.job_uid == self.uid}
+
     def _claim(self) -> ChildView | None:
         """The learner's volume claim, as far as watches tell, if it is this job's."""
         seen = self._tools.children.objects(self.key).get((CLAIM.kind, names.storage(self.key.name)))
-        return seen if seen is not None and seen.belongs_to(self.uid) else None
+        # by its uid too: labels can be lost, and the volume is still the one that was made
+        ours = seen is not None and (seen.belongs_to(self.uid) or seen.uid == recall(self.status).storage)
+        return seen if ours else None
 
     def _with_storage(self, memory: Memory) -> Memory:
         claim = self._claim()
@@ -333,7 +345,7 @@ class JobLoop:
             return ""
         # this ends the job: the API server itself has the last word
         claim = await self._executor.claim()
-        if claim is not None and claim.belongs_to(self.uid):
+        if claim is not None and (claim.belongs_to(self.uid) or claim.uid == memory.storage):
             return ""
         if claim is not None and job.spec.learner.adopt_storage and not claim.owner and not claim.deleting:
             return ""
@@ -362,11 +374,7 @@ class JobLoop:
 
     async def _hold(self, job: AsyncPPOJob) -> None:
         """See which roles' pods stay as an operator before this one rendered them, and how that was."""
-        children = self._tools.children
-        sets = {role: view for role, view in children.sets(self.key).items() if view.job_uid == self.uid}
-        wanted = to_hold(
-            job, sets, children.pods(self.key), self._held, self._tools.settings, self._executor.single_token
-        )
+        wanted = to_hold(job, self._sets(), self._pods(), self._held, self._tools.settings, self._executor.single_token)
         for role in wanted:
             if role not in self._held and (held := await self._executor.rendered(role)) is not None:
                 self._held[role] = held
@@ -381,7 +389,7 @@ class JobLoop:
         children, afresh = self._tools.children, self._builds and self._due_afresh()
         await self._hold(job)
         observed = Observed(
-            children.pods(self.key),
+            self._pods(),
             self._token(),
             labels=self.raw["metadata"].get("labels") or {},
             facts=self._tools.facts,
@@ -394,7 +402,7 @@ class JobLoop:
         if not (self._builds or self._built):
             # nothing of what is there was compared yet by this operator: that is for a builder
             wanted = replace(wanted, apply=(), restart=())
-        await self._executor.carry_out(wanted, observed.pods, children.sets(self.key), self._new, afresh)
+        await self._executor.carry_out(wanted, children.pods(self.key), children.sets(self.key), self._new, afresh)
         self._new = False
         if decision.target is Target.GONE:
             await self._hand_over_storage(job)
@@ -405,14 +413,14 @@ class JobLoop:
             # not all jobs of an operator that was started again at the same time
             resync = random.uniform(0.5, 1.0) * self._tools.settings.timing.resync_seconds
             self._afresh_due = time.monotonic() + resync
-        again = self._shortfalls.look(self._desired(job, decision), observed.pods, children.sets(self.key))
+        again = self._shortfalls.look(self._desired(job, decision), observed.pods, self._sets())
         if again is not None:
             self._look_in(again)
 
     def _aim(self, job: AsyncPPOJob, decision: Decision) -> None:
         """Point the probe and the coordinator at the learner's pod, wherever it is now."""
         token = self._executor.token
-        learners = [pod for pod in self._tools.children.pods(self.key) if pod.role is Role.LEARNER]
+        learners = [pod for pod in self._pods() if pod.role is Role.LEARNER]
         learner = min(learners, key=lambda pod: pod.deleting, default=None)
         alive = learner is not None and learner.running and learner.ip and token
         over = decision.memory.phase in FINAL or decision.target is Target.IDLE
@@ -439,7 +447,7 @@ class JobLoop:
             decision=decision,
             spec=job.spec if job is not None else None,
             desired=self._desired(job, decision) if job is not None and decision is not None else {},
-            pods=self._tools.children.pods(self.key),
+            pods=self._pods(),
             shortfalls=self._shortfalls.found,
             learner=self.probe.current,
             learner_age=self.probe.age,

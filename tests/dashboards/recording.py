@@ -1,7 +1,7 @@
 """A recording of real series, as a file of the repository, and a Prometheus that holds it.
 
 Owns the file's format: gzip of JSON lines, a head and then one series a line, `{"labels": {}, "samples": [[seconds, "value"], …]}`.
-Does not own where the series come from (`record.py`) nor what is drawn of them (`pictures.py`).
+Does not own where the series come from (`tests/e2e/record_dashboards.py`) nor what is drawn of them (`pictures.py`).
 """
 
 import gzip

@@ -98,7 +98,7 @@ def _after_the_end(wanted: AsyncPPOJob, ran: AsyncPPOJob, kept: AsyncPPOJob, end
         return Acceptance(wanted, "Accepted", text, choice)
     idle = [path for path in paths_changed(ran.spec, wanted.spec) if path not in AFTER_THE_END]
     if not idle:
-        return Acceptance(kept, "Accepted", "the spec is valid", choice)
+        return Acceptance(kept, "Accepted", _valid(kept), choice)
     if ended.phase is not Phase.COMPLETE:
         why = "a job that failed does not run again; make another job"
     elif not ended.storage:
@@ -135,17 +135,7 @@ def _kept(
 
 def _valid(job: AsyncPPOJob) -> str:
     """The message of an accepted spec, with what is doubtful about it."""
-    return "; ".join(["the spec is valid", *(f"warning: {each}" for each in warnings(job.spec)), *_tidied(job)])
-
-
-def _tidied(job: AsyncPPOJob) -> list[str]:
-    """What is valid and may not be what was meant."""
-    if job.spec.ttl_seconds_after_finished is None or job.spec.learner.retain_storage:
-        return []
-    return [
-        f"but {job.spec.ttl_seconds_after_finished} s after its end the job is deleted, and with it its volume and the trained model: "
-        "copy them before that, or set learner.retainStorage: true"
-    ]
+    return "; ".join(["the spec is valid", *(f"warning: {each}" for each in warnings(job.spec))])
 
 
 def _dump(job: AsyncPPOJob) -> Spec:

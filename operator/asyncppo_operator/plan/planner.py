@@ -161,15 +161,14 @@ def _owned(job: AsyncPPOJob, manifest: Object) -> Object:
     """In the job's namespace and owned by it, so that deleting the job deletes it; a retained volume is nobody's."""
     metadata: Object = {**manifest["metadata"], "namespace": job.metadata.namespace}
     metadata["labels"] = {**metadata["labels"], names.LABEL_UID: job.metadata.uid}
-    owners = storage_owners(job) if manifest["kind"] == "PersistentVolumeClaim" else [_owner(job)]
-    if owners:
-        metadata["ownerReferences"] = owners
+    if not (manifest["kind"] == "PersistentVolumeClaim" and job.spec.learner.retain_storage):
+        metadata["ownerReferences"] = [_owner(job)]
     return {**manifest, "metadata": metadata}
 
 
-def storage_owners(job: AsyncPPOJob) -> list[Object]:
-    """The owners of the learner's volume: the job, or none, so that it stays when the job goes."""
-    return [] if job.spec.learner.retain_storage else [_owner(job)]
+def storage_claim(job: AsyncPPOJob, labels: Mapping[str, str], settings: Settings) -> Object:
+    """The learner's volume claim, as `plan` has it. `labels`: those in the job's metadata."""
+    return marked(_owned(job, identity.storage_claim(job)), marks(job, labels, settings))
 
 
 def _owner(job: AsyncPPOJob) -> Object:

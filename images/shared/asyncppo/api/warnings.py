@@ -38,6 +38,14 @@ WARNINGS: tuple[SpecWarning, ...] = (
         "parameters: at 2e-6 they go 2 % of the way",
         remedy="use Float32 (the engine may stay in BFloat16), or a learningRate of 1e-4 or more",
     ),
+    SpecWarning(
+        name="ModelGoesWithJob",
+        path="ttlSecondsAfterFinished",
+        found=lambda spec: spec.ttl_seconds_after_finished,
+        applies=lambda spec: spec.ttl_seconds_after_finished is not None and not spec.learner.retain_storage,
+        message="so many seconds after its end the job is deleted on a cluster, and with it its volume and the trained model",
+        remedy="copy them before that, or set learner.retainStorage: true",
+    ),
 )
 
 
