@@ -29,7 +29,7 @@ class World:
     async def step(self, action: str, token_ids: list[int]) -> Turn:
         """The end."""
         if not os.path.exists(GO):  # noqa: ASYNC240 (a stat of a local file)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(2.0)
         return Turn(Observation(text="go"), reward=0.1 * len(action.split()) + 0.01 * (sum(token_ids) % 7), done=True)
 
     async def close(self) -> None:
