@@ -84,7 +84,7 @@ def summarize(seen: Situation, before: Mapping[str, Any]) -> Status:
 
 
 def _told(status: Mapping[str, Any]) -> Status:
-    """Without what there is nothing to say of: servers of version 1.20 make an applied empty text a null, and refuse it."""
+    """Without what there is nothing to say of: servers of version 1.20 take an empty text for a null, and refuse it."""
     return {
         key: _told(value) if isinstance(value, dict) else value
         for key, value in status.items()

@@ -26,8 +26,8 @@ async def test_a_complete_job_says_what_is(training: Training) -> None:  # noqa:
     found = {kind: one["status"] for kind, one in conditions(await job.get()).items()}
     assert found == {
         "Ready": "True", "Accepted": "True", "Reconciled": "True", "LearnerReady": "False", "RolloutsReady": "False",
-        "SyncHealthy": "Unknown", "Exact": "True", "LedgerBalanced": "True", "Suspended": "False", "Complete": "True",
-        "Failed": "False",
+        "SyncHealthy": "Unknown", "Exact": "True", "LedgerBalanced": "True", "EnvironmentHealthy": "True",
+        "Suspended": "False", "Complete": "True", "Failed": "False",
     }  # fmt: skip
     assert (await job.status())["rollouts"]["summary"] == "0/0"
     warnings = [e for e in await job.kubectl.list("events") if e["type"] == "Warning" and "Ready:" in e["message"]]
