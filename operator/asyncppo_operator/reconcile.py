@@ -287,23 +287,23 @@ class JobLoop:
             return None
         if memory.phase is not Phase.COMPLETE:
             return Ended(memory.phase)
-        return Ended(memory.phase, memory.updates, await self._has_storage())
+        return Ended(memory.phase, memory.updates, bool(await self._storage_there()))
 
-    async def _has_storage(self) -> bool:
-        """Whether the job's own volume is there, and is to stay."""
+    async def _storage_there(self) -> str:
+        """The uid of the job's own volume claim, if it is there and is to stay; else empty."""
         claim = await self._tools.cluster.get(CLAIM, self.key.namespace, names.storage(self.key.name))
         metadata = (claim or {}).get("metadata") or {}
-        return (metadata.get("labels") or {}).get(names.LABEL_UID) == self.uid and not metadata.get("deletionTimestamp")
+        ours = (metadata.get("labels") or {}).get(names.LABEL_UID) == self.uid and not metadata.get("deletionTimestamp")
+        return str(metadata["uid"]) if ours else ""
 
     async def _hand_over_storage(self, job: AsyncPPOJob) -> None:
         """`learner.retainStorage` of a job that is over: nothing of it is applied any more, but its volume has an owner or not."""
         if not self._hands_over:
             return
-        claim = await self._executor.claim()
-        if claim is not None and claim.belongs_to(self.uid) and not claim.deleting:
+        if uid := await self._storage_there():
             labels = self.raw["metadata"].get("labels") or {}
             # applied as it always was, so that an owner which is left out is taken away
-            await self._tools.cluster.apply(storage_claim(job, labels, self._tools.settings), claim.uid)
+            await self._tools.cluster.apply(storage_claim(job, labels, self._tools.settings), uid)
         self._hands_over = False
 
     async def _decide(self, job: AsyncPPOJob) -> Decision:
