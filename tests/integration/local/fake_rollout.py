@@ -52,6 +52,7 @@ async def main() -> None:
     asyncio.get_running_loop().add_signal_handler(
         signal.SIGTERM, (lambda: None) if arguments.ignore_term else terminated.set
     )
+    (arguments.directory / "serving").touch()
     if arguments.hang_once == "serving" and not hung.exists():
         await asyncio.sleep(1.0)
         hung.touch()

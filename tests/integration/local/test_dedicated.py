@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from asyncppo.programs import MODULE
 from asyncppo.report.history import read_history
 from asyncppo.report.measures import Summary
 from asyncppo.report.summary import read_summary
@@ -77,7 +78,9 @@ class Run:
                 except (FileNotFoundError, ProcessLookupError, PermissionError):
                     continue
                 # the program itself, not the leash that starts it
-                if words[1:3] == ["-m", f"asyncppo_runtime.{module}"] and here.samefile(self.output.parent):
+                if words[: len(MODULE) + 1] == [*MODULE, f"asyncppo_runtime.{module}"] and here.samefile(
+                    self.output.parent
+                ):
                     return int(entry.name)
         return None
 
