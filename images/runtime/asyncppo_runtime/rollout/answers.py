@@ -15,6 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from asyncppo_runtime.environments.interface import Observation, Turn
+from asyncppo_runtime.rollout.holds import HoldError
 
 T = TypeVar("T")
 
@@ -113,18 +114,23 @@ def done(turn: Turn) -> bool:
 
 
 def shown(value: object) -> str:
-    """The value in words: its kind and its beginning, whatever printing it does."""
+    """The value in words: its kind and its beginning, whatever printing it does, but for holding the event loop."""
     try:
         text = repr(value[: SHOWN_CHARACTERS + 1] if type(value) in (str, bytes, list, tuple) else value)  # type: ignore[index]
+    except HoldError:
+        raise
     except BaseException as error:  # noqa: BLE001 - a value that cannot be printed is refused all the same
         text = f"a value whose repr raises {type(error).__name__}"
     return f"{_clean(text, SHOWN_CHARACTERS)} ({type(value).__name__})"
 
 
 def told(error: BaseException) -> str:
-    """An exception's text, safe to send: printing it may raise, and a file name in it may hold bytes that are no UTF-8."""
+    """An exception's text, safe to send: printing it may raise, and a file name in it may hold bytes that are no UTF-8. Raises HoldError
+    where printing it holds the event loop."""
     try:
         text = str(error)
+    except HoldError:
+        raise
     except BaseException as other:  # noqa: BLE001 - as above
         text = f"its text cannot be had, that raises {type(other).__name__}"
     name = type(error).__name__
