@@ -6,6 +6,7 @@ code. Does not own what becomes of an episode whose answer is refused (`agent.py
 
 import math
 import numbers
+import traceback
 from array import array
 from collections.abc import Mapping
 from decimal import Decimal
@@ -14,6 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
+from asyncppo.printable import printable
 from asyncppo_runtime.environments.interface import Observation, Turn
 from asyncppo_runtime.rollout.holds import HoldError
 
@@ -21,6 +23,7 @@ T = TypeVar("T")
 
 SHOWN_CHARACTERS = 80
 ERROR_CHARACTERS = 500
+TRACE_CHARACTERS = 8192
 
 
 class AnswerError(Exception):
@@ -135,6 +138,21 @@ def told(error: BaseException) -> str:
         text = f"its text cannot be had, that raises {type(other).__name__}"
     name = type(error).__name__
     return _clean(f"{name}: {text}" if text else name, ERROR_CHARACTERS)
+
+
+def trace(error: BaseException) -> str:
+    """An exception's whole trace, safe to print: of a very long one its beginning and its end. Raises HoldError as `told` does."""
+    try:
+        text = "".join(traceback.format_exception(error))
+    except HoldError:
+        raise
+    except BaseException as other:  # noqa: BLE001 - as above
+        text = f"{type(error).__name__}, whose trace cannot be had: that raises {type(other).__name__}"
+    left_out = len(text) - TRACE_CHARACTERS
+    if left_out > 0:
+        half = TRACE_CHARACTERS // 2
+        text = f"{text[:half]}\n[… {left_out} characters …]\n{text[-half:]}"
+    return printable(text.rstrip("\n"))
 
 
 def _clean(text: str, most: int) -> str:
