@@ -37,7 +37,7 @@ def world_of(case: str) -> Any:
 def test_odd_environments_cost_their_own_episodes_only(tmp_path: Path) -> None:
     outcome = run_case("odd-environment", tmp_path / "run")
     assert outcome.code == 0, outcome.output
-    assert outcome.summary["updates"] == 8
+    assert outcome.summary["updates"] == 9
     world = world_of("odd-environment")
     found = endings(outcome)
     for place, (name, (says, *_)) in enumerate(world.FAILS.items()):

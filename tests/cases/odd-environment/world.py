@@ -36,6 +36,15 @@ def won(reward, done=True):
     return Turn(GO, reward=reward, done=done)
 
 
+class Slow:
+    """Answers that take their time when they are looked at."""
+
+    def __float__(self):
+        time.sleep(60)
+
+    item = __repr__ = __float__
+
+
 def cancel_own_task():
     asyncio.current_task().cancel()
     return GO
@@ -78,6 +87,8 @@ FAILS = {
     "content none": ("content is a str", lambda: Observation(messages=[{"role": "assistant", "content": None}]), None),
     "messages of text": ("(str)", lambda: Observation(messages="go"), None),
     "none": ("answers with Turn", None, lambda: None),
+    "slow number": ("world.py", None, lambda: won(Slow())),
+    "slow repr": ("world.py", None, Slow),
 }
 COUNTS = {
     "plain": (None, None),
@@ -98,6 +109,8 @@ ONCE = {
     "sleeps without await",
     "computes for ever",
     "answers late",
+    "slow number",
+    "slow repr",
 }  # they stop everybody, and a task has three attempts
 
 

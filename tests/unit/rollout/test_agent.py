@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from asyncppo_runtime.rollout.agent import Agent, AgentSettings
 from asyncppo_runtime.rollout.engines.interface import EngineError, GenerateRequest, GenerateResult, Span
 from asyncppo_runtime.rollout.episode import Episode
 from asyncppo_runtime.rollout.gate import Gate
+from asyncppo_runtime.rollout.holds import HoldWatch
 from asyncppo_runtime.rollout.randomness import continued_seed
 from asyncppo_runtime.rollout.tally import Tally
 
@@ -79,7 +81,11 @@ def won(reward: float) -> Turn:
 
 
 async def play(
-    engine: Any, environment: Environment | Callable[[], Environment], gate: Gate | None = None, **limits: Any
+    engine: Any,
+    environment: Environment | Callable[[], Environment],
+    gate: Gate | None = None,
+    tally: Tally | None = None,
+    **limits: Any,
 ) -> Episode:
     """One episode of GuessNumber's vocabulary."""
     spec: AsyncPPOJobSpec = job_spec()
@@ -90,7 +96,7 @@ async def play(
         build_tokenizer(spec),
         environment if callable(environment) else lambda: environment,  # type: ignore[arg-type]
         gate or opened(),
-        Tally(),
+        tally or Tally(),
     )
     episode = Episode(lease())
     await agent.play(episode)
@@ -326,6 +332,84 @@ async def test_an_answer_that_fights_back_ends_its_episode() -> None:
     trap = Trap(Observation(text=""))
     episode = await play(ScriptedEngine([3]), Scripted(Observation(text=""), [trap]), max_tokens=1)
     assert (episode.end_reason, episode.error, episode.reward) == ("environment_error", "SystemExit: trap", 0.0)
+
+
+class Slow(Exception):
+    """Whatever looks at it waits."""
+
+    def item(self) -> float:
+        time.sleep(3600)
+        return 1.0
+
+    def __repr__(self) -> str:
+        return str(self.item())
+
+    __str__ = __repr__
+
+    def __index__(self) -> int:
+        return int(self.item())
+
+
+async def _raises_slow() -> Turn:
+    raise Slow
+
+
+@pytest.fixture
+def watched() -> Iterator[Tally]:
+    """Its holds are watched."""
+    tally = Tally()
+    watch = HoldWatch(tally.holds, 0.2)
+    watch.start()
+    yield tally
+    watch.stop()
+
+
+@pytest.mark.parametrize(
+    ("first", "turn", "reason"),
+    [
+        ("", won(Slow()), "environment_timeout"),  # type: ignore[arg-type]
+        ("", Turn(Observation(text=""), done=Slow()), "environment_timeout"),  # type: ignore[arg-type]
+        ("", Slow(), "environment_timeout"),
+        ([Slow()], None, "environment_timeout"),
+        ("", _raises_slow, "environment_error"),
+    ],
+    ids=["reward", "done", "repr", "token id", "text of an error"],
+)
+async def test_an_answer_that_does_not_let_itself_be_looked_at_ends_its_episode(
+    first: Any, turn: Any, reason: str, watched: Tally
+) -> None:
+    seen = Observation(text=first) if first == "" else Observation(token_ids=first)
+    episode = await play(ScriptedEngine([3]), Scripted(seen, [turn]), max_tokens=1, tally=watched)
+    assert episode.end_reason == reason
+    assert "held the event loop for" in episode.error
+    assert "test_agent.py" in episode.error
+    assert watched.holds.since == 0.0
+
+
+async def test_an_answer_that_is_looked_at_for_too_long_is_late_though_it_is_a_number() -> None:
+    class Late(Turn):
+        @property
+        def reward(self) -> float:  # type: ignore[override]
+            time.sleep(0.1)
+            return 1.0
+
+    turns = [Late(Observation(text=""))]
+    episode = await play(
+        ScriptedEngine([3]), Scripted(Observation(text=""), turns), max_tokens=1, step_timeout_seconds=0.05
+    )
+    assert (episode.end_reason, episode.reward, episode.turns) == ("environment_timeout", 0.0, 0)
+    assert "0.05 s are allowed" in episode.error
+
+
+async def test_a_huge_error_full_of_escapes_is_a_short_trace_of_plain_text(caplog: pytest.LogCaptureFixture) -> None:
+    async def loud() -> Turn:
+        raise ValueError("\x1b[2J" + "x" * 10_000_000 + "\x1b[0m")
+
+    await play(ScriptedEngine([3]), Scripted(Observation(text=""), [loud]), max_tokens=1)
+    assert "in loud" in caplog.text
+    assert r"ValueError: \x1b[2Jxxx" in caplog.text
+    assert "\x1b" not in caplog.text
+    assert len(caplog.text) < 10_000
 
 
 async def test_a_reward_beyond_the_bound_is_not_counted() -> None:

@@ -29,8 +29,9 @@ def test_the_rest_grows_is_bounded_and_begins_late() -> None:
 class Agent:
     """Ends every episode as `ending` says."""
 
-    def __init__(self, ending: Callable[[int], str]) -> None:
+    def __init__(self, ending: Callable[[int], str], error: str = "") -> None:
         self.ending = ending
+        self.error = error
         self.played = 0
 
     async def play(self, episode: Episode) -> None:
@@ -38,7 +39,7 @@ class Agent:
         reason = self.ending(self.played)
         if reason not in ("environment_error", "empty"):
             episode.segments.append(Segment(0, 0, 1, 0, "h", [-1.0]))
-        episode.end("overlong" if reason == "empty" else reason)
+        episode.end("overlong" if reason == "empty" else reason, self.error)
 
 
 class Link:
@@ -56,11 +57,11 @@ class Link:
         return LeaseReply([lease(number) for number in range(first, first + count)])
 
 
-async def hired(ending: Callable[[int], str], seconds: float) -> Link:
+async def hired(ending: Callable[[int], str], seconds: float, error: str = "") -> Link:
     link, gate = Link(), Gate()
     gate.open()
     standing = Standing(MemberGuard(job_uid="uid", name="rollout-0"))
-    crew = Crew(32, cast("Any", Agent(ending)), cast("Any", link), gate, Outbox(False), standing, Tally())
+    crew = Crew(32, cast("Any", Agent(ending, error)), cast("Any", link), gate, Outbox(False), standing, Tally())
     task = asyncio.create_task(crew.run())
     await asyncio.sleep(seconds)
     task.cancel()
@@ -80,6 +81,13 @@ async def test_an_environment_that_always_fails_burns_few_leases(reason: str, ca
 async def test_one_that_fails_now_and_then_is_not_slowed_down() -> None:
     link = await hired(lambda number: "environment_error" if number % 4 else "done", 0.5)
     assert link.granted > 300
+
+
+async def test_an_error_is_one_line_of_plain_text(caplog: pytest.LogCaptureFixture) -> None:
+    await hired(lambda _: "environment_error", 0.1, "ValueError: \x1b[2Jgone\n12:00:00 ERROR rollout: forged")
+    assert any(line.startswith("lease 1 ended as environment_error: ValueError: ") for line in caplog.messages)
+    assert any("the newest as environment_error: ValueError" in line for line in caplog.messages)
+    assert not any("\x1b" in line or "\n" in line for line in caplog.messages)
 
 
 async def test_a_good_episode_ends_the_rest() -> None:

@@ -2,13 +2,14 @@
 
 import contextlib
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from asyncppo_runtime.rollout import patience
-from asyncppo_runtime.rollout.holds import Holds, HoldWatch
+from asyncppo_runtime.rollout.holds import HoldError, Holds, HoldWatch
 from asyncppo_runtime.rollout.patience import LateError
 
 
@@ -51,6 +52,19 @@ async def test_a_hold_is_interrupted_and_its_place_named(holds: Holds, hold: Cal
 async def test_the_workers_own_code_is_never_interrupted(holds: Holds) -> None:
     time.sleep(1.5)  # noqa: ASYNC251 - nobody's hold
     assert holds.seconds == 0.0
+
+
+def test_a_hold_that_has_just_ended_is_over_whatever_comes_then() -> None:
+    holds = Holds()
+    before = signal.signal(signal.SIGURG, HoldWatch(holds, 0.0)._look)
+    try:
+        with pytest.raises(HoldError):
+            holds.run(lambda: signal.raise_signal(signal.SIGURG))
+        assert holds.since == 0.0
+        holds.run(signal.raise_signal, signal.SIGURG)  # is seen in `run` itself, where no line of the environment's is
+        assert holds.since == 0.0
+    finally:
+        signal.signal(signal.SIGURG, before)
 
 
 def test_a_long_hold_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:

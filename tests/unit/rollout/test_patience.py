@@ -244,3 +244,23 @@ async def test_what_others_hold_the_loop_is_not_its_time() -> None:
     await asyncio.sleep(0.01)
     await patience.within(30, blocking(), holds, Caller())
     assert await task == "in time"
+
+
+async def test_what_can_never_be_waited_for_is_said_at_once() -> None:
+    async def itself() -> None:
+        task: asyncio.Task[None] | None = asyncio.current_task()
+        assert task is not None
+        await task
+
+    with pytest.raises(RuntimeError, match="wait for itself"):
+        await within(30, itself())
+    other = asyncio.new_event_loop()
+    theirs = other.create_task(at_once(5))
+
+    async def of_another_loop() -> None:
+        await theirs
+
+    with pytest.raises(RuntimeError, match="a Task of another event loop"):
+        await within(30, of_another_loop())
+    await asyncio.to_thread(other.run_until_complete, theirs)
+    other.close()

@@ -154,6 +154,32 @@ async def test_a_bad_episode_does_not_stop_a_flush() -> None:
     assert not link.received[1].finished
 
 
+@pytest.mark.parametrize(
+    ("reason", "lost"),
+    [("malformed", True), ("token_out_of_vocabulary", True), ("context_exceeded", True), ("late", False)],
+)
+async def test_an_unfinished_one_that_is_refused_for_good_loses_its_place_an_attempt(reason: str, lost: bool) -> None:
+    class Strict(Link):
+        async def segments(self, trajectories: list[Trajectory]) -> UploadReply:  # type: ignore[override]
+            return UploadReply([], [Refusal(one.lease_id, -1, reason) for one in trajectories])
+
+    link, outbox = Strict(), Outbox(keep_until_sealed=True)
+    episode = Episode(lease(1))
+    episode.token_ids = [1, 5, 6]
+    episode.segments = [Segment(0, 1, 3, 0, "h0", [-1.0, -2.0])]
+    crew = Crew({1: episode})
+    sender = uploads(link, outbox, crew)
+    assert await sender.flush(0) == []
+    await sender.send()
+    assert crew.dropped == {1: reason}
+    if not lost:
+        assert (link.received, link.returned) == ({}, [1])
+        return
+    stand_in = link.received[1]
+    assert (stand_in.end_reason, stand_in.finished) == ("malformed", True)
+    assert reason in stand_in.error
+
+
 @given(st.lists(st.sampled_from(["good", *BAD]), min_size=1, max_size=12))
 async def test_any_mixture_is_sorted_out(kinds: list[str]) -> None:
     link, outbox = Link(), Outbox(keep_until_sealed=False)

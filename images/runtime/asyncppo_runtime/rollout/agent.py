@@ -16,13 +16,15 @@ import msgspec
 
 from asyncppo.api.job import AsyncPPOJobSpec
 from asyncppo.api.training import RewardSpec
+from asyncppo.printable import printable
 from asyncppo_runtime.environments.interface import Environment, Turn
 from asyncppo_runtime.policy import PolicyTokenizer
 from asyncppo_runtime.policy.errors import TooLongError as TextTooLongError
-from asyncppo_runtime.rollout.answers import AnswerError, Answers, TooLongError, done, of_kind, told
+from asyncppo_runtime.rollout.answers import AnswerError, Answers, TooLongError, done, of_kind, told, trace
 from asyncppo_runtime.rollout.engines.interface import Engine, GenerateRequest
 from asyncppo_runtime.rollout.episode import Episode
 from asyncppo_runtime.rollout.gate import Gate
+from asyncppo_runtime.rollout.holds import HoldError
 from asyncppo_runtime.rollout.patience import LateError, within
 from asyncppo_runtime.rollout.randomness import continued_seed
 from asyncppo_runtime.rollout.tally import Tally
@@ -112,7 +114,7 @@ class Agent:
                 raise
             # not ours: the environment cancelled the task it ran in, and that shows at the next wait, wherever this is
             _own_again()
-            episode.end("environment_error", told(error))
+            episode.end("environment_error", self._said_by(error))
         finally:
             self._engine.forget(episode.session)
             if environment is not None:
@@ -125,28 +127,27 @@ class Agent:
         settings, answers, tokenizer = self._settings, self._answers, self._tokenizer
         task = episode.lease.task
         observation = await self._environment(episode, "reset", _asked(environment, "reset", task))
-        self._heard(episode, self._judged(lambda: tokenizer.first(answers.observation(observation))))
+        self._heard(episode, self._judged(episode, lambda: tokenizer.first(answers.observation(observation))))
         while True:
             turn_ids = await self._said(episode)
             action = tokenizer.action(turn_ids)
             answer = await self._environment(episode, "step", _asked(environment, "step", action, list(turn_ids)))
-            over = self._judged(lambda: self._earned(episode, answer))  # noqa: B023
+            episode.reward, over = self._judged(episode, lambda: self._earned(episode, answer))  # noqa: B023
+            episode.turns += 1
             if over:
                 raise _EndedError("done")
             if episode.turns >= settings.max_turns:
                 raise _EndedError("max_turns")
-            self._heard(
+            heard = self._judged(
                 episode,
-                self._judged(lambda: tokenizer.following(answers.observation(answer.observation), turn_ids)),  # noqa: B023
+                lambda: tokenizer.following(answers.observation(answer.observation), turn_ids),  # noqa: B023
             )
+            self._heard(episode, heard)
 
-    def _earned(self, episode: Episode, answer: object) -> bool:
-        """Take in what a step led to, all or nothing; whether the episode is over."""
+    def _earned(self, episode: Episode, answer: object) -> tuple[float, bool]:
+        """What a step led to: the episode's rewards with it, and whether the episode is over."""
         turn = of_kind(answer, Turn)
-        reward, over = self._answers.reward(turn, episode.reward), done(turn)
-        episode.reward = reward
-        episode.turns += 1
-        return over
+        return self._answers.reward(turn, episode.reward), done(turn)
 
     async def _said(self, episode: Episode) -> list[int]:
         """One model turn, over as many pauses as may come. Its tokens are in the episode when this returns."""
@@ -213,7 +214,7 @@ class Agent:
                 raise
             _own_again()
             self._trace(who, error)
-            raise _EndedError("environment_error", told(error)) from error
+            raise _EndedError("environment_error", self._said_by(error)) from error
         finally:
             episode.environment_seconds += perf_counter() - started
 
@@ -222,18 +223,37 @@ class Agent:
         kind = (who, type(error).__name__)
         if kind not in self._traced and len(self._traced) < MOST_TRACES:
             self._traced.add(kind)
-            log.warning("an environment failed in %s; the first %s of it:", who, kind[1], exc_info=error)
+            log.warning(
+                "an environment failed in %s; the first failure of its kind:\n%s", who, self._said_by(error, trace)
+            )
 
-    def _judged(self, judge: Callable[[], T]) -> T:
-        """Look at an answer. To look at it is to run code of the environment's: that may raise anything too."""
+    def _judged(self, episode: Episode, judge: Callable[[], T]) -> T:
+        """Look at an answer. To look at it is to run code of the environment's: that may raise anything too, or not come back."""
+        holds, allowed = self._holds, self._settings.step_timeout_seconds
         try:
-            return judge()
+            judgement = holds.run(judge)
+        except HoldError as hold:
+            raise _EndedError("environment_timeout", f"reading its answer {hold}") from hold
         except (TooLongError, TextTooLongError) as error:
             raise _EndedError("overlong") from error
         except AnswerError as error:
             raise _EndedError("environment_error", str(error)) from error
         except BaseException as error:
-            raise _EndedError("environment_error", told(error)) from error
+            raise _EndedError("environment_error", self._said_by(error)) from error
+        finally:
+            episode.environment_seconds += holds.last
+            holds.tell("reading an answer", holds.last)
+        if holds.last > allowed:
+            held = f"held the event loop for {holds.last:.1f} s without a wait; {allowed:g} s are allowed"
+            raise _EndedError("environment_timeout", f"reading its answer {held}")
+        return judgement
+
+    def _said_by(self, error: BaseException, say: Callable[[BaseException], str] = told) -> str:
+        """An exception in words. To have them is to run code of the environment's once more."""
+        try:
+            return self._holds.run(say, error)
+        except HoldError as hold:
+            return f"{type(error).__name__}, whose text cannot be had: that {hold}"
 
     async def _closed(self, episode: Episode, environment: Environment) -> None:
         try:
@@ -242,7 +262,7 @@ class Agent:
             if episode.dropped and isinstance(error, asyncio.CancelledError):
                 raise
             _own_again()
-            log.warning("an environment failed to close: %s", told(error))
+            log.warning("an environment failed to close: %s", printable(self._said_by(error), lines=False))
 
 
 async def _asked(environment: Environment, method: str, *arguments: object) -> Any:

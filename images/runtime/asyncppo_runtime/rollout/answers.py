@@ -6,6 +6,7 @@ code. Does not own what becomes of an episode whose answer is refused (`agent.py
 
 import math
 import numbers
+import traceback
 from array import array
 from collections.abc import Mapping
 from decimal import Decimal
@@ -14,12 +15,15 @@ from typing import TypeVar
 
 import msgspec
 
+from asyncppo.printable import printable
 from asyncppo_runtime.environments.interface import Observation, Turn
+from asyncppo_runtime.rollout.holds import HoldError
 
 T = TypeVar("T")
 
 SHOWN_CHARACTERS = 80
 ERROR_CHARACTERS = 500
+TRACE_CHARACTERS = 8192
 
 
 class AnswerError(Exception):
@@ -113,22 +117,42 @@ def done(turn: Turn) -> bool:
 
 
 def shown(value: object) -> str:
-    """The value in words: its kind and its beginning, whatever printing it does."""
+    """The value in words: its kind and its beginning, whatever printing it does, but for holding the event loop."""
     try:
         text = repr(value[: SHOWN_CHARACTERS + 1] if type(value) in (str, bytes, list, tuple) else value)  # type: ignore[index]
+    except HoldError:
+        raise
     except BaseException as error:  # noqa: BLE001 - a value that cannot be printed is refused all the same
         text = f"a value whose repr raises {type(error).__name__}"
     return f"{_clean(text, SHOWN_CHARACTERS)} ({type(value).__name__})"
 
 
 def told(error: BaseException) -> str:
-    """An exception's text, safe to send: printing it may raise, and a file name in it may hold bytes that are no UTF-8."""
+    """An exception's text, safe to send: printing it may raise, and a file name in it may hold bytes that are no UTF-8. Raises HoldError
+    where printing it holds the event loop."""
     try:
         text = str(error)
+    except HoldError:
+        raise
     except BaseException as other:  # noqa: BLE001 - as above
         text = f"its text cannot be had, that raises {type(other).__name__}"
     name = type(error).__name__
     return _clean(f"{name}: {text}" if text else name, ERROR_CHARACTERS)
+
+
+def trace(error: BaseException) -> str:
+    """An exception's whole trace, safe to print: of a very long one its beginning and its end. Raises HoldError as `told` does."""
+    try:
+        text = "".join(traceback.format_exception(error))
+    except HoldError:
+        raise
+    except BaseException as other:  # noqa: BLE001 - as above
+        text = f"{type(error).__name__}, whose trace cannot be had: that raises {type(other).__name__}"
+    left_out = len(text) - TRACE_CHARACTERS
+    if left_out > 0:
+        half = TRACE_CHARACTERS // 2
+        text = f"{text[:half]}\n[… {left_out} characters …]\n{text[-half:]}"
+    return printable(text.rstrip("\n"))
 
 
 def _clean(text: str, most: int) -> str:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 
 from asyncppo.errors import RefusedError, UnreachableError
+from asyncppo.printable import printable
 from asyncppo.wire.experience import Lease
 from asyncppo_runtime.rollout.agent import Agent
 from asyncppo_runtime.rollout.engines.interface import EngineError
@@ -152,7 +153,7 @@ class Crew:
     def _count(self, episode: Episode) -> None:
         """One that samples nothing (its prompt is too long) is as good as one that fails."""
         if episode.error:
-            log.warning("lease %d ended as %s: %s", episode.lease.lease_id, episode.end_reason, episode.error)
+            log.warning("lease %d ended as %s: %s", episode.lease.lease_id, episode.end_reason, _line(episode.error))
         if episode.end_reason not in FAILINGS and episode.segments:
             self._failings = 0
             return
@@ -162,11 +163,11 @@ class Crew:
                 "the last %d episodes all failed, the newest as %s%s; asking for leases more and more slowly until one succeeds",
                 self._failings,
                 episode.end_reason,
-                f": {episode.error}" if episode.error else " before the model could speak",
+                f": {_line(episode.error)}" if episode.error else " before the model could speak",
             )
 
     def _engine_failed(self, episode: Episode, error: EngineError) -> None:
-        log.error("lease %d is given back, the engine failed: %s", episode.lease.lease_id, error)
+        log.error("lease %d is given back, the engine failed: %s", episode.lease.lease_id, _line(str(error)))
         self._tally.discarded_tokens["engine_error"] += episode.sampled_tokens
         self._forget(episode.lease.lease_id)
         self._outbox.give_back(episode.lease.lease_id)
@@ -187,8 +188,13 @@ class Crew:
     def _tell(self, message: str) -> None:
         """Log a state once, not at every retry."""
         if message and message != self._told:
-            log.info("%s", message)
+            log.info("%s", _line(message))
         self._told = message
+
+
+def _line(text: str) -> str:
+    """Others' words on one line of the log."""
+    return printable(text, lines=False)
 
 
 def rest_seconds(failings: int) -> float:

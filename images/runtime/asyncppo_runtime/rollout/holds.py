@@ -10,8 +10,13 @@ at signals cannot be ended from within; the programs that watch over the worker 
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from time import perf_counter
 from types import FrameType
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 LONG_SECONDS = 0.1  # a stretch that others notice
 TELL_SECONDS = 30.0
@@ -26,26 +31,27 @@ class HoldError(BaseException):
 
 
 class Holds:
-    """since: when the code that holds the loop now got it (`perf_counter`), 0.0 while none does. seconds: all long stretches."""
+    """since: when the code that holds the loop now got it (`perf_counter`), 0.0 while none does. last: how long the last stretch was.
+    seconds: all long stretches."""
 
-    __slots__ = ("_told", "seconds", "since")
+    __slots__ = ("_told", "last", "seconds", "since")
 
     def __init__(self) -> None:
         self.since = 0.0
+        self.last = 0.0
         self.seconds = 0.0
         self._told = -TELL_SECONDS
 
-    def enter(self) -> None:
-        """The environment's code runs from here on."""
-        self.since = perf_counter()
-
-    def leave(self) -> float:
-        """It has given the loop back; how long it had it, in seconds."""
-        since, self.since = self.since, 0.0
-        held = perf_counter() - since
-        if held >= LONG_SECONDS:
-            self.seconds += held
-        return held
+    def run(self, code: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """What `code`, which runs the environment's, returns or raises; HoldError where that held the loop for too long."""
+        since = self.since = perf_counter()
+        try:
+            return code(*arguments, **named)
+        finally:
+            self.since = 0.0
+            self.last = perf_counter() - since
+            if self.last >= LONG_SECONDS:
+                self.seconds += self.last
 
     def tell(self, who: str, held: float) -> None:
         """Log a long stretch by its name, one now and then."""
@@ -96,16 +102,21 @@ class HoldWatch:
                 signal.pthread_kill(main, signal.SIGURG)
 
     def _look(self, number: int, frame: FrameType | None) -> None:
-        """In the main thread, between two instructions of whatever runs there: only the environment's code has `since` set."""
+        """In the main thread, between two instructions of whatever runs there: only the environment's code has `since` set, and
+        `Holds.run` itself just before that code and just after it, where an error would leave `since` as it is."""
         held = self._overdue()
-        if held:
-            raise HoldError(f"held the event loop for {held:.1f} s without a wait, at {_place(frame)}")
+        if not held:
+            return
+        # one signal may come while another is looked at
+        while frame is not None and frame.f_code.co_filename == __file__:
+            if frame.f_code is Holds.run.__code__:
+                return
+            frame = frame.f_back
+        raise HoldError(f"held the event loop for {held:.1f} s without a wait, at {_place(frame)}")
 
 
 def _place(frame: FrameType | None) -> str:
-    """The line that runs, and who called it: the innermost may be a library's. One signal may come while another is looked at."""
-    while frame is not None and frame.f_code.co_filename == __file__:
-        frame = frame.f_back
+    """The line that runs, and who called it: the innermost may be a library's."""
     calls: list[str] = []
     while frame is not None and len(calls) < PLACES:
         calls.append(f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}")

@@ -40,15 +40,11 @@ async def within(seconds: float, coroutine: Coroutine[Any, Any, T], holds: Holds
 
     who: names it in the log when it holds the loop.
     """
-    held = 0.0
     try:
-        holds.enter()
-        try:
-            waits_for = coroutine.send(None)
-        finally:
-            held = holds.leave()
+        waits_for = holds.run(coroutine.send, None)
     except StopIteration as done:
         result: T = done.value
+        held = holds.last
         if held > seconds:
             raise LateError(f"held the event loop for {held:.1f} s without a wait; {seconds:g} s are allowed") from None
         holds.tell(who, held)
@@ -56,6 +52,7 @@ async def within(seconds: float, coroutine: Coroutine[Any, Any, T], holds: Holds
     except HoldError as error:
         _close(coroutine, holds)
         raise LateError(str(error)) from None
+    held = holds.last
     holds.tell(who, held)
     return await _Waiting(seconds, coroutine, waits_for, holds, caller, who, held)
 
@@ -126,17 +123,19 @@ class _Waiting(Generic[T]):
                     raise
                 self._heed(thrown)
             before = self._holds.seconds
-            self._holds.enter()
             try:
-                self._waits_for = self._coroutine.send(None) if error is None else self._coroutine.throw(error)
+                self._waits_for = (
+                    self._holds.run(self._coroutine.send, None)
+                    if error is None
+                    else self._holds.run(self._coroutine.throw, error)
+                )
             except StopIteration as done:
                 result: T = done.value
                 return result
             finally:
-                held = self._holds.leave()
-                self._held += held
+                self._held += self._holds.last
                 self._long_own += self._holds.seconds - before
-                self._holds.tell(self._who, held)
+                self._holds.tell(self._who, self._holds.last)
 
     def _wait(self) -> Generator[Any, Any, None]:
         """Until what the coroutine waits for is done. Raises what the task is thrown meanwhile.
@@ -149,6 +148,10 @@ class _Waiting(Generic[T]):
             yield future
             return
         future._asyncio_future_blocking = False  # as a task does when it is handed one to wait for
+        if future is self._task:
+            raise RuntimeError("a task cannot wait for itself: it would never end")
+        if future.get_loop() is not self._loop:
+            raise RuntimeError(f"a {type(future).__name__} of another event loop cannot be waited for in this one")
         while not future.done():
             own = self._loop.create_future()
             wake = partial(_wake, own)
@@ -209,10 +212,7 @@ def _wake(own: "asyncio.Future[None]", _: object) -> None:
 
 def _close(coroutine: Coroutine[Any, Any, Any], holds: Holds) -> None:
     """Leave a coroutine where it is. One that ignores this too stays suspended for ever, and holds nothing but its memory."""
-    holds.enter()
     try:
-        coroutine.close()
-    except BaseException:
-        log.debug("a coroutine did not let itself be closed", exc_info=True)
-    finally:
-        holds.leave()
+        holds.run(coroutine.close)
+    except BaseException as error:  # noqa: BLE001 - it is left behind, whatever it says to that
+        log.debug("a coroutine did not let itself be closed: %s", type(error).__name__)

@@ -11,7 +11,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import msgspec
 
 from asyncppo.errors import RefusedError, UnreachableError
-from asyncppo.wire.experience import UPLOAD_BATCH, ManifestEntry, Trajectory, UploadReply, unreadable
+from asyncppo.printable import printable
+from asyncppo.wire.experience import (
+    MALFORMED_ENDING,
+    UPLOAD_BATCH,
+    ManifestEntry,
+    Trajectory,
+    UploadReply,
+    unreadable,
+)
 from asyncppo_runtime.rollout.crew import Crew
 from asyncppo_runtime.rollout.episode import Episode
 from asyncppo_runtime.rollout.link import LearnerLink
@@ -20,6 +28,7 @@ from asyncppo_runtime.rollout.tally import Tally
 
 BATCH = UPLOAD_BATCH
 UNREADABLE = frozenset({400, 413})  # what is sent is wrong, and will be: no such message, too large
+HOPELESS = frozenset({"malformed", "token_out_of_vocabulary", "context_exceeded"})  # refused, and would be again
 GATHER_SECONDS = 0.01  # finished trajectories of one moment travel together
 RETRY_SECONDS = 0.5
 
@@ -81,18 +90,24 @@ class Uploads:
     def _flushed(self, sent: list[Trajectory], answer: UploadReply | str, partial: dict[int, Episode]) -> None:
         if isinstance(answer, str):
             for trajectory in sent:
-                log.error("the episode of lease %d cannot be uploaded: %s", trajectory.lease_id, answer)
-                self._crew.drop(trajectory.lease_id, "malformed")
-                self._outbox.put(unreadable(trajectory.lease_id, trajectory.group_id, answer))
+                self._lost(trajectory, MALFORMED_ENDING, answer)
             return
         refused = {refusal.lease_id: refusal.reason for refusal in answer.refused}
         for trajectory in sent:
             lease_id = trajectory.lease_id
-            if lease_id in refused:
+            if refused.get(lease_id) in HOPELESS:
+                self._lost(trajectory, refused[lease_id], f"the learner refused it unfinished: {refused[lease_id]}")
+            elif lease_id in refused:
                 self._crew.drop(lease_id, refused[lease_id])
                 self._outbox.give_back(lease_id)
             elif lease_id in answer.accepted:
                 partial[lease_id].recorded.update(segment.index for segment in trajectory.segments)
+
+    def _lost(self, trajectory: Trajectory, reason: str, why: str) -> None:
+        """An unfinished one that the learner can never take. Given back, it would be granted again for ever: its place loses an attempt."""
+        log.error("the episode of lease %d cannot be uploaded: %s", trajectory.lease_id, printable(why, lines=False))
+        self._crew.drop(trajectory.lease_id, reason)
+        self._outbox.put(unreadable(trajectory.lease_id, trajectory.group_id, why))
 
     async def _send_finished(self) -> None:
         while batch := self._outbox.next(BATCH):
@@ -114,7 +129,9 @@ class Uploads:
 
     def _report(self, trajectory: Trajectory, reason: str) -> None:
         """One that the learner can never take: it hears that instead, and counts it as a loss of its place."""
-        log.error("the trajectory of lease %d cannot be uploaded: %s", trajectory.lease_id, reason)
+        log.error(
+            "the trajectory of lease %d cannot be uploaded: %s", trajectory.lease_id, printable(reason, lines=False)
+        )
         self._tally.discarded_tokens["malformed"] += sum(segment.tokens for segment in trajectory.segments)
         if not self._outbox.replace_unreadable(trajectory.lease_id, reason):
             self._outbox.give_back(trajectory.lease_id)
