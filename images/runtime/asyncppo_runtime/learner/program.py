@@ -136,7 +136,13 @@ class LearnerProgram:
             changed,
             lambda: (self._finished, self._failed),
         )
-        membership = Membership(ledger, changed, lambda: self._finished, synchronization.close_abandoned)
+        membership = Membership(
+            ledger,
+            changed,
+            lambda: self._finished,
+            synchronization.close_abandoned,
+            spec.weight_sync.pause_timeout_seconds,
+        )
         if training.timing is Timing.BY_WORKERS:
             kept = WeightStore(directory / SNAPSHOTS)
             training.desk = ScoringDesk(spec, ledger, kept, changed, training.take, lambda: self._finished)
