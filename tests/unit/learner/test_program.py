@@ -19,6 +19,7 @@ from asyncppo.wire.client import WireClient
 from asyncppo.wire.experience import Lease, Segment, Trajectory
 from asyncppo.wire.versions import VersionRecord
 from asyncppo_runtime.learner.program import Arguments, LearnerProgram
+from asyncppo_runtime.ledger.errors import LedgerUnusableError
 from asyncppo_runtime.ledger.ledger import Ledger
 from asyncppo_runtime.ledger.reader import LedgerReader
 from asyncppo_runtime.rollout.link import LearnerLink
@@ -79,6 +80,12 @@ async def serving(job: AsyncPPOJob, folder: Path) -> AsyncIterator[Rollout]:
 def job() -> AsyncPPOJob:
     made = parse_manifest(document(SPEC), "test")
     return made.model_copy(update={"metadata": made.metadata.model_copy(update={"uid": "uid-1"})})
+
+
+def changed(job: AsyncPPOJob, uid: str, **learner: object) -> AsyncPPOJob:
+    """The same specification as another object of the cluster, with these fields of `learner`."""
+    spec = job.spec.model_copy(update={"learner": job.spec.learner.model_copy(update=learner)})
+    return job.model_copy(update={"metadata": job.metadata.model_copy(update={"uid": uid}), "spec": spec})
 
 
 def played(lease: Lease, record: VersionRecord, **changes: object) -> Trajectory:
@@ -168,3 +175,17 @@ async def test_what_an_older_program_took_does_not_end_this_one(job: AsyncPPOJob
         assert status.ledger.discarded == {"reward_out_of_bounds": 1}
         assert status.ledger.waiting == 1
         assert status.ledger.balanced
+
+
+async def test_another_jobs_storage_is_gone_on_with_only_where_that_is_asked_for(
+    job: AsyncPPOJob, tmp_path: Path
+) -> None:
+    async with serving(job, tmp_path):
+        pass
+    refusing = LearnerProgram(Arguments(changed(job, "uid-2"), tmp_path, "127.0.0.1", 0, TOKEN))
+    with pytest.raises(LedgerUnusableError, match=r"another job.*learner\.adoptStorage"):
+        await refusing.run()
+    async with serving(changed(job, "uid-2", adopt_storage=True), tmp_path) as rollout:
+        assert (await rollout.join()).version == 0
+    async with serving(changed(job, "uid-2"), tmp_path):
+        pass  # it is this job's from now on

@@ -30,7 +30,7 @@ async def membership(tmp_path: Path) -> AsyncIterator[Membership]:
         raise AssertionError(epoch)
 
     await ledger(Ledger.publish, record(0, parent=-1), None, [], [], b"", 0.0)
-    yield Membership(ledger, Notice(), lambda: False, close_abandoned)
+    yield Membership(ledger, Notice(), lambda: False, close_abandoned, 60.0)
     ledger.close(Ledger.close)
 
 

@@ -137,9 +137,17 @@ def test_what_the_ledger_does_not_know_is_named_and_nothing_is_changed(
 
 def test_another_jobs_ledger_is_refused(run: Path) -> None:
     before = everything(run)
-    with pytest.raises(LedgerUnusableError, match=r"another job \(uid job-1, this one is mine\)"):
+    with pytest.raises(LedgerUnusableError, match=r"another job \(uid job-1, this one is mine\).*learner.adoptStorage"):
         refuse_unknown(run, "mine")
+    refuse_unknown(run, "mine", adopt=True)
+    assert (main([str(run), "--job-uid", "mine"]), main([str(run), "--job-uid", "mine", "--adopt"])) == (2, 0)
     assert everything(run) == before
+
+
+def test_what_is_adopted_must_be_whole_all_the_same(run: Path) -> None:
+    checkpoint(run, NEWEST + 2)
+    with pytest.raises(LedgerUnusableError, match="older than what lies beside it"):
+        refuse_unknown(run, "mine", adopt=True)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,18 @@ def test_nothing_to_resume_and_foreign_files(tmp_path: Path) -> None:
         check(RunFolder(tmp_path / "thesis.tex"), job(), resume=False)
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_whose_job_file_is_missing_is_never_to_be_emptied(tmp_path: Path, resume: bool) -> None:
+    folder = folder_with(tmp_path, job(), "Stopped")
+    folder.job_file.unlink()
+    (folder.root / "ledger.db").touch()
+    (folder.root / "checkpoints").mkdir()
+    words = r"holds a run \(ledger\.db, checkpoints\) whose job\.json is missing: put it back"
+    with pytest.raises(UserError, match=words) as refused:
+        check(folder, job(), resume)
+    assert "empty" not in str(refused.value)
+
+
 def test_a_job_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, job())
     folder.job_file.write_text('{"kind": "AsyncPPOJob"}')

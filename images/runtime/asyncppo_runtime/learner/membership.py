@@ -27,8 +27,8 @@ class Seen:
 
 
 class Membership:
-    """The learner's side of `asyncppo.wire.membership`. close_abandoned: ends an epoch whose coordinator is gone. unreachable: why
-    nobody answers at a url, "" when somebody does."""
+    """The learner's side of `asyncppo.wire.membership`. close_abandoned: ends an epoch whose coordinator is gone. pause_seconds: how
+    long an epoch has been known here before a member's word ends it. unreachable: why nobody answers at a url, "" when somebody does."""
 
     def __init__(
         self,
@@ -36,14 +36,18 @@ class Membership:
         changed: Notice,
         finished: Callable[[], bool],
         close_abandoned: Callable[[int], Awaitable[None]],
+        pause_seconds: float,
         unreachable: Callable[[str], Awaitable[str]] = unreachable,
     ) -> None:
         self._ledger = ledger
         self._close_abandoned = close_abandoned
+        self._pause_seconds = pause_seconds
         self._unreachable = unreachable
         self._changed = changed
         self._finished = finished
         self._seen: dict[str, Seen] = {}
+        # the newest epoch, and since when it is known here (monotonic seconds)
+        self._epoch, self._epoch_since = -1, 0.0
 
     async def join(self, message: Join) -> Joined:
         """A new incarnation; the record is there unless a sync runs. RefusedError 400 BadAddress for a url that is none."""
@@ -85,12 +89,25 @@ class Membership:
 
     async def heartbeat(self, beat: Heartbeat) -> HeartbeatReply:
         """Renew leases, note the load, tell the member where the job is; close an epoch nobody drives any more."""
-        if beat.pause_expired:
+        if beat.pause_expired and await self._abandoned(beat.envelope):
             await self._close_abandoned(beat.envelope.epoch)
         found = await self._ledger(Ledger.heartbeat, beat.envelope, beat.version, beat.lease_ids, time.monotonic())
         if found.state not in (MemberState.FENCED, MemberState.LEFT):
             self._seen[beat.envelope.target] = Seen(time.monotonic(), beat)
         return await self._reply(found.state, found.lost)
+
+    async def _abandoned(self, sender: Envelope) -> bool:
+        """Whether to believe that a pause is over and nobody drives its epoch: of a member of that epoch, once the learner's own clock
+        allows for it. A worker that lies could undo every sync otherwise."""
+        view = await self._ledger(Ledger.view)
+        self._note_epoch(view)
+        part = any((member.name, member.incarnation) == (sender.target, sender.incarnation) for member in view.members)
+        old = time.monotonic() - self._epoch_since >= self._pause_seconds
+        return view.open and view.epoch == sender.epoch and part and old
+
+    def _note_epoch(self, view: LedgerView) -> None:
+        if view.epoch != self._epoch:
+            self._epoch, self._epoch_since = view.epoch, time.monotonic()
 
     async def drain(self, envelope: Envelope) -> HeartbeatReply:
         """No new leases for this member."""
@@ -139,6 +156,7 @@ class Membership:
 
     async def _reply(self, state: MemberState, lost: list[int]) -> HeartbeatReply:
         view = await self._ledger(Ledger.view)
+        self._note_epoch(view)
         return HeartbeatReply(
             state=state,
             epoch=view.epoch,

@@ -82,7 +82,8 @@ class LearnerProgram:
         arguments, job = self._arguments, self._arguments.job
         directory = arguments.directory
         directory.mkdir(parents=True, exist_ok=True)
-        refuse_unknown(directory, job.metadata.uid)
+        adopt = job.spec.learner.adopt_storage
+        refuse_unknown(directory, job.metadata.uid, adopt=adopt)
         fingerprint = job_fingerprint(job.spec)
         settings = LedgerSettings(
             job_uid=job.metadata.uid,
@@ -94,7 +95,6 @@ class LearnerProgram:
             discard_overlong=job.spec.sampling.overlong is Overlong.DISCARD,
             fallback=job.spec.old_logits.on_unavailable is OnUnavailable.FALLBACK,
         )
-        adopt = job.spec.learner.adopt_storage
         ledger = OwnThread("ledger", lambda: Ledger.open(directory / LEDGER, settings, time.monotonic(), adopt=adopt))
         try:
             trainer = OwnThread("trainer", lambda: Trainer(job.spec, directory / SNAPSHOTS, directory / WEIGHTS))
@@ -136,7 +136,13 @@ class LearnerProgram:
             changed,
             lambda: (self._finished, self._failed),
         )
-        membership = Membership(ledger, changed, lambda: self._finished, synchronization.close_abandoned)
+        membership = Membership(
+            ledger,
+            changed,
+            lambda: self._finished,
+            synchronization.close_abandoned,
+            spec.weight_sync.pause_timeout_seconds,
+        )
         if training.timing is Timing.BY_WORKERS:
             kept = WeightStore(directory / SNAPSHOTS)
             training.desk = ScoringDesk(spec, ledger, kept, changed, training.take, lambda: self._finished)

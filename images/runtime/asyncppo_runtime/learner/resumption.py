@@ -43,16 +43,16 @@ class _Line(msgspec.Struct):
     version: int
 
 
-def refuse_unknown(directory: Path, job_uid: str) -> None:
-    """Raises LedgerUnusableError when going on here would start over or go back unasked, or on another job's ledger. A folder without
-    a run is fine."""
+def refuse_unknown(directory: Path, job_uid: str, *, adopt: bool = False) -> None:
+    """Raises LedgerUnusableError when going on here would start over or go back unasked, or on another job's ledger (unless `adopt`:
+    it is to be taken over). A folder without a run is fine."""
     path, found = directory / LEDGER, versions_found(directory)
     if path.exists():
         known = standing(path)
-        if known.job_uid != job_uid:
+        if known.job_uid != job_uid and not adopt:
             raise LedgerUnusableError(
                 f"{path} holds the run of another job (uid {known.job_uid}, this one is {job_uid}). Nothing was changed. "
-                "Choose another folder"
+                "Choose another folder, or go on with that run by learner.adoptStorage: true"
             )
         _refuse_older(path, known, found)
         _refuse_without_checkpoint(directory, known)
@@ -144,9 +144,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m asyncppo_runtime.learner.resumption", description=__doc__)
     parser.add_argument("directory", type=Path, help="the learner's folder")
     parser.add_argument("--job-uid", required=True, help="whose run it must be")
+    parser.add_argument(
+        "--adopt", action="store_true", help="another job's run is to be taken over (learner.adoptStorage)"
+    )
     options = parser.parse_args(argv)
     try:
-        refuse_unknown(options.directory, options.job_uid)
+        refuse_unknown(options.directory, options.job_uid, adopt=options.adopt)
     except (LedgerUnusableError, OSError) as error:
         print(error, file=sys.stderr)
         return NO

@@ -28,6 +28,8 @@ from asyncppo.wire.tokens import Role, token_of
 
 HOME_FILE = "home.txt"
 """In a run's folder: the manifest's folder, where a Custom environment is imported from."""
+REMAINS = ("ledger.db", "ledger.db-wal", "checkpoints", "weights")
+"""What a run cannot be without: where one of these lies, a run does."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,11 @@ def check(folder: RunFolder, job: AsyncPPOJob, resume: bool) -> AsyncPPOJob | No
     except OSError as error:
         raise UserError(f"{root}: cannot be read ({error.strerror}); choose another --output") from error
     if not known:
+        if left := [name for name in REMAINS if (root / name).exists()]:
+            raise UserError(
+                f"{root}: this folder holds a run ({', '.join(left)}) whose {folder.job_file.name} is missing: put it back to go on with "
+                "that run, or choose another --output"
+            )
         if not empty:
             raise UserError(f"{root}: holds files that are not a run's; choose another --output, or empty it")
         if resume:

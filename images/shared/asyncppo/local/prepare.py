@@ -64,7 +64,7 @@ def prepared(request: Request, coordinate: Coordinate) -> Iterator[LocalRun]:
     with FolderLock(folder):
         before = check(folder, job, request.resume)  # again: another runner may have come in between
         if before is not None:
-            ask_learner(folder, before, request.programs)
+            ask_learner(folder, job, before.metadata.uid, request.programs)
         job = claim(folder, job, before)
         write_atomically(folder.root / HOME_FILE, f"{request.home.resolve()}\n".encode())
         write_member_tokens(folder, Role.ROLLOUT, rollout_names(job))
@@ -83,14 +83,17 @@ def prepared(request: Request, coordinate: Coordinate) -> Iterator[LocalRun]:
         )
 
 
-def ask_learner(folder: RunFolder, before: AsyncPPOJob, programs: Programs) -> None:
-    """Whether the learner would go on with what lies in the folder. Raises UserError with its reason; nothing is changed then.
+def ask_learner(folder: RunFolder, job: AsyncPPOJob, uid: str, programs: Programs) -> None:
+    """Whether the learner of `job`, as `uid`, would go on with what lies in the folder. Raises UserError with its reason; nothing is
+    changed then.
 
     The learner asks the same when it starts; here it is asked before job.json is written and old results are removed.
     """
     if not programs.resumption:
         return
-    command = [*programs.resumption, str(folder.root), "--job-uid", before.metadata.uid]
+    command = [*programs.resumption, str(folder.root), "--job-uid", uid]
+    if job.spec.learner.adopt_storage:
+        command.append("--adopt")
     asked = subprocess.run(command, capture_output=True, check=False)
     if asked.returncode != 0:
         words = asked.stderr.decode(errors="replace").strip()
