@@ -231,6 +231,24 @@ async def test_no_command_is_taken_before_the_learner_is_there_and_joining_waits
             await learner.until(lambda: bool(learner.received))
 
 
+async def test_an_environment_that_cancels_every_task_does_not_end_the_worker(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with LearnerDouble(tmp_path / "store") as learner:
+        learner.publish(0, tensors(1))
+        here = asyncio.current_task()
+        async with working(learner, tmp_path / "pulled"):
+            await learner.ready(NAME)
+            await learner.until(lambda: len(learner.received) >= 5)
+            for task in asyncio.all_tasks() - {here}:
+                task.cancel()
+            before, beats = len(learner.received), len(learner.beats)
+            await learner.until(lambda: len(learner.received) >= before + 20 and len(learner.beats) > beats + 1)
+        assert "the environment cancels tasks that are not its own" in caplog.text
+        assert any("not its own" in one.error for one in learner.received.values())
+        assert not learner.in_flight
+
+
 async def test_a_refused_trajectory_is_not_sent_again(tmp_path: Path) -> None:
     async with LearnerDouble(tmp_path / "store", capacity=12) as learner:
         learner.publish(0, tensors(1))

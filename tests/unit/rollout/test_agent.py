@@ -22,6 +22,7 @@ from asyncppo_runtime.rollout.gate import Gate
 from asyncppo_runtime.rollout.holds import HoldWatch
 from asyncppo_runtime.rollout.randomness import continued_seed
 from asyncppo_runtime.rollout.tally import Tally
+from asyncppo_runtime.rollout.undisturbed import CANCELLED
 
 BOS, EOS = 1, 2
 LESS, MORE, FOUND = 19, 20, 21  # ids of <, > and = in GuessNumber's vocabulary
@@ -295,7 +296,7 @@ async def test_an_environment_that_cancels_its_own_task_ends_its_episode_only() 
     gate = opened()
     turns = [_cancels_its_task, won(1.0)]
     episode = await play(Waiting([3], [4]), Scripted(Observation(text=""), turns), gate, max_tokens=1)
-    assert (episode.end_reason, episode.error) == ("environment_error", "CancelledError")
+    assert (episode.end_reason, episode.error) == ("environment_error", f"CancelledError: {CANCELLED}")
     assert gate.inside == 0
     task = asyncio.current_task()
     assert task is not None

@@ -90,6 +90,20 @@ async def test_an_error_is_one_line_of_plain_text(caplog: pytest.LogCaptureFixtu
     assert not any("\x1b" in line or "\n" in line for line in caplog.messages)
 
 
+async def test_an_episode_that_is_cancelled_before_it_begins_fails_and_frees_its_place() -> None:
+    gate, outbox = Gate(), Outbox(False)
+    standing = Standing(MemberGuard(job_uid="uid", name="rollout-0"))
+    agent = Agent(lambda _: "done")
+    crew = Crew(2, cast("Any", agent), cast("Any", Link()), gate, outbox, standing, Tally())
+    before = asyncio.all_tasks()
+    crew._start(lease(7))
+    for task in asyncio.all_tasks() - before:
+        task.cancel()
+    await asyncio.sleep(0.01)
+    assert (agent.played, crew.episodes, outbox.unacknowledged) == (0, {}, [7])
+    assert "cancels tasks that are not its own" in outbox.next(1)[0].error
+
+
 async def test_a_good_episode_ends_the_rest() -> None:
     link = await hired(lambda number: "environment_error" if number <= 40 else "done", 1.5)
     assert link.granted > 300

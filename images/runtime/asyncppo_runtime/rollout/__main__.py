@@ -28,6 +28,7 @@ from asyncppo_runtime.rollout.engines.interface import EngineError
 from asyncppo_runtime.rollout.engines.registry import make_engine
 from asyncppo_runtime.rollout.holds import HoldWatch
 from asyncppo_runtime.rollout.lookup import OwnLookup
+from asyncppo_runtime.rollout.undisturbed import CANCELLED
 from asyncppo_runtime.rollout.worker import Worker
 from asyncppo_runtime.threads import DaemonPool
 
@@ -57,6 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _told(FAILED, f"the engine failed: {error}")
     except RefusedError as error:
         return _told(REFUSED, f"the learner refuses this worker: {error}")
+    except asyncio.CancelledError:
+        return _told(FAILED, f"the worker's own work cannot go on, {CANCELLED}")
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -28,6 +28,7 @@ from asyncppo_runtime.rollout.holds import HoldError
 from asyncppo_runtime.rollout.patience import LateError, within
 from asyncppo_runtime.rollout.randomness import continued_seed
 from asyncppo_runtime.rollout.tally import Tally
+from asyncppo_runtime.rollout.undisturbed import CANCELLED, own_again
 
 T = TypeVar("T")
 
@@ -112,9 +113,8 @@ class Agent:
         except asyncio.CancelledError as error:
             if episode.dropped:
                 raise
-            # not ours: the environment cancelled the task it ran in, and that shows at the next wait, wherever this is
-            _own_again()
-            episode.end("environment_error", self._said_by(error))
+            # not ours: an environment cancelled the task it ran in, or another's, and that shows at the next wait, wherever this is
+            episode.end("environment_error", self._failure(error))
         finally:
             self._engine.forget(episode.session)
             if environment is not None:
@@ -212,9 +212,9 @@ class Agent:
         except BaseException as error:
             if episode.dropped:
                 raise
-            _own_again()
+            failure = self._failure(error)
             self._trace(who, error)
-            raise _EndedError("environment_error", self._said_by(error)) from error
+            raise _EndedError("environment_error", failure) from error
         finally:
             episode.environment_seconds += perf_counter() - started
 
@@ -248,6 +248,11 @@ class Agent:
             raise _EndedError("environment_timeout", f"reading its answer {held}")
         return judgement
 
+    def _failure(self, error: BaseException) -> str:
+        """What the episode says of its failure; whoever has cancelled its task, the task goes on."""
+        cancelled = own_again() and isinstance(error, asyncio.CancelledError)
+        return f"{self._said_by(error)}: {CANCELLED}" if cancelled else self._said_by(error)
+
     def _said_by(self, error: BaseException, say: Callable[[BaseException], str] = told) -> str:
         """An exception in words. To have them is to run code of the environment's once more."""
         try:
@@ -261,17 +266,9 @@ class Agent:
         except BaseException as error:  # the episode is over; a failing close must not undo it
             if episode.dropped and isinstance(error, asyncio.CancelledError):
                 raise
-            _own_again()
-            log.warning("an environment failed to close: %s", printable(self._said_by(error), lines=False))
+            log.warning("an environment failed to close: %s", printable(self._failure(error), lines=False))
 
 
 async def _asked(environment: Environment, method: str, *arguments: object) -> Any:
     """A coroutine of our own around it: whatever the attribute and the method are or raise shows only when it runs."""
     return await getattr(environment, method)(*arguments)
-
-
-def _own_again() -> None:
-    """Take back the cancellations that the environment has asked of the episode's task, those it left pending too."""
-    task = asyncio.current_task()
-    while task is not None and task.cancelling():
-        task.uncancel()

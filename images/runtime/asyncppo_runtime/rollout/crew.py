@@ -6,6 +6,7 @@ Does not own what an episode does (`agent.py`) nor whether sampling is allowed (
 
 import asyncio
 import logging
+from functools import partial
 
 from asyncppo.errors import RefusedError, UnreachableError
 from asyncppo.printable import printable
@@ -18,6 +19,7 @@ from asyncppo_runtime.rollout.link import LearnerLink
 from asyncppo_runtime.rollout.outbox import Outbox
 from asyncppo_runtime.rollout.standing import Standing
 from asyncppo_runtime.rollout.tally import Tally
+from asyncppo_runtime.rollout.undisturbed import CANCELLED
 
 GATHER_SECONDS = 0.002  # episodes that end together are replaced together
 RETRY_SECONDS = 0.5
@@ -131,10 +133,9 @@ class Crew:
         self.episodes[lease.lease_id] = episode
         task = asyncio.get_running_loop().create_task(self._play(episode))
         self._tasks[lease.lease_id] = task
-        task.add_done_callback(self._watch)
+        task.add_done_callback(partial(self._watch, episode))
 
     async def _play(self, episode: Episode) -> None:
-        lease_id = episode.lease.lease_id
         try:
             await self._agent.play(episode)
         except EngineError as error:
@@ -143,12 +144,15 @@ class Crew:
         if episode.dropped:
             return
         self._engine_failures = 0
+        self._ended(episode)
+
+    def _ended(self, episode: Episode) -> None:
         self._tally.trajectories[episode.end_reason] += 1
         self._tally.sampling_seconds += episode.sampling_seconds
         self._tally.environment_seconds += episode.environment_seconds
         self._count(episode)
         self._outbox.put(episode.trajectory())
-        self._forget(lease_id)
+        self._forget(episode.lease.lease_id)
 
     def _count(self, episode: Episode) -> None:
         """One that samples nothing (its prompt is too long) is as good as one that fails."""
@@ -180,9 +184,13 @@ class Crew:
         self._tasks.pop(lease_id, None)
         self._changed.set()
 
-    def _watch(self, task: "asyncio.Task[None]") -> None:
-        """An error nobody foresaw is the worker's end, not one episode's."""
-        if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
+    def _watch(self, episode: Episode, task: "asyncio.Task[None]") -> None:
+        """An error nobody foresaw is the worker's end, not one episode's. One that is cancelled before it begins is another's doing."""
+        if task.cancelled():
+            if not episode.dropped:
+                episode.end("environment_error", CANCELLED)
+                self._ended(episode)
+        elif (error := task.exception()) is not None and not self.failed.done():
             self.failed.set_exception(error)
 
     def _tell(self, message: str) -> None:

@@ -32,6 +32,7 @@ from asyncppo_runtime.rollout.outbox import Outbox
 from asyncppo_runtime.rollout.service import control_application
 from asyncppo_runtime.rollout.standing import Standing
 from asyncppo_runtime.rollout.tally import Tally
+from asyncppo_runtime.rollout.undisturbed import undisturbed
 from asyncppo_runtime.rollout.uploads import Uploads
 from asyncppo_runtime.weights.pull import HttpTransport
 
@@ -62,6 +63,7 @@ class Worker:
         self._gate = gate = Gate()
         self._tally = tally = Tally()
         self._stop = asyncio.Event()
+        self._ending = False
         self._standing = standing = Standing(MemberGuard(job_uid=job.metadata.uid, name=name))
         self._outbox = outbox = Outbox(column_of(spec.old_logits.strategy, spec.old_logits.scoring).flushes)
         self._link = link = LearnerLink(client, learner, standing)
@@ -100,13 +102,18 @@ class Worker:
         self._membership.url = url
         try:
             await self._started()
-            loops = [asyncio.create_task(loop()) for loop in (self._heart.run, self._crew.run, self._uploads.run)]
-            await self._until_told(loops)
+            loops = [
+                asyncio.create_task(undisturbed(loop, lambda: self._ending))
+                for loop in (self._heart.run, self._crew.run, self._uploads.run)
+            ]
+            await undisturbed(lambda: self._until_told(loops), self._stop.is_set)
             if self._standing.guard.mode is not Mode.OUT:
                 await self._farewell(grace_seconds)
+            self._ending = True
             await _cancelled(loops)
             await self._stop.wait()
         finally:
+            self._ending = True
             self._crew.stop_hiring()
             self._crew.drop_all("stopped")
             await _cancelled(loops)
