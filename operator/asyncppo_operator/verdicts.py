@@ -182,7 +182,10 @@ def _environment(learner: LearnerStatus) -> Condition:
     if not ledger.received:
         return condition(Kind.ENVIRONMENT_HEALTHY, None, "NoTrajectory", "no trajectory has come in yet")
     if failures.limit and failures.in_a_row >= max(1, failures.limit // 4):
-        text = f"{failing(failures)}; at {failures.limit} in a row (environment.failAfter) the job fails"
+        text = (
+            f"{failing(failures)}; at {failures.limit} in a row (environment.failAfter), and at least twice as many as are under way, "
+            "the job fails"
+        )
         return condition(Kind.ENVIRONMENT_HEALTHY, False, "EpisodesFail", text)
     text = f"{discards(ledger)} of {ledger.received} trajectories were discarded"
     if ledger.discarded_share > MOSTLY and ledger.received >= failures.limit:

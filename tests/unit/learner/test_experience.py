@@ -91,3 +91,13 @@ def test_the_quick_failures_of_many_say_nothing_while_the_good_ones_are_under_wa
     assert scene.failures == []
     scene.receive(sender, leases[6])
     assert scene.failures == []
+
+
+def test_the_end_says_how_many_it_took_where_many_are_under_way(scene: Scene) -> None:
+    sender = scene.job.member()
+    leases = scene.job.grant(sender, 12, allowed=50)
+    for lease in leases[:8]:
+        scene.receive(sender, lease, "KeyError: 'answer'")
+    (error,) = scene.failures
+    assert "the last 8 trajectories" in str(error)
+    assert "(environment.failAfter 6, here 8: twice as many as were under way)" in str(error)

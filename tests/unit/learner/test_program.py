@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from msgspec import structs
+from msgspec import json, structs
 from tests.unit.api.builders import document
 
 from asyncppo.api.job import AsyncPPOJob
 from asyncppo.api.manifest import parse_manifest
 from asyncppo.local.feed import fetch_status
-from asyncppo.report.measures import LearnerStatus
+from asyncppo.report.measures import LearnerStatus, UpdateMetrics
 from asyncppo.sync.member import MemberGuard
 from asyncppo.wire.client import WireClient
 from asyncppo.wire.experience import Lease, Segment, Trajectory
@@ -24,6 +24,7 @@ from asyncppo_runtime.ledger.ledger import Ledger
 from asyncppo_runtime.ledger.reader import LedgerReader
 from asyncppo_runtime.rollout.link import LearnerLink
 from asyncppo_runtime.rollout.standing import Standing
+from asyncppo_runtime.weights.files import file_name
 
 TOKEN = "t"
 SPEC = {
@@ -189,3 +190,26 @@ async def test_another_jobs_storage_is_gone_on_with_only_where_that_is_asked_for
         assert (await rollout.join()).version == 0
     async with serving(changed(job, "uid-2"), tmp_path):
         pass  # it is this job's from now on
+
+
+async def test_going_back_past_a_checkpoint_that_is_gone_is_told(job: AsyncPPOJob, tmp_path: Path) -> None:
+    async with serving(job, tmp_path):
+        pass
+    with LedgerReader.open_read_only(tmp_path / "ledger.db") as reader:
+        settings, first = reader.settings, reader.version(0)
+    assert first is not None
+    older = Ledger.open(tmp_path / "ledger.db", settings, 0.0)
+    for version in (1, 2):
+        record = structs.replace(first, version=version, parent=version - 1, reason="step")
+        line = json.encode(UpdateMetrics(update=version, version=version, at_seconds=0.0, reward=0.0))
+        gone = "checkpoints/00000002" if version == 2 else ""
+        older.publish(record, None, [], [], line, 0.0, checkpoint=gone)
+    older.close()
+    (tmp_path / "weights" / file_name(3)).write_bytes(b"of a crash")
+    async with serving(job, tmp_path) as rollout:
+        notes = (await rollout.status()).notes
+    assert notes == [
+        f"not in the ledger, so set aside under another name (remove it when you need the room): {file_name(3)}.unknown",
+        "checkpoint 2 is not there any more, so the run went back from version 2 to checkpoint 0: "
+        "2 updates undone, to be taken again from update 0",
+    ]

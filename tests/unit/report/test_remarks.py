@@ -20,15 +20,16 @@ def test_a_run_of_failures_is_told_by_its_commonest() -> None:
     one = Failures(in_a_row=1, limit=64, reason="environment_timeout", count=1)
     assert failing(one) == "the last trajectory was discarded as environment_timeout"
     all_of_them = Failures(in_a_row=64, limit=64, reason="environment_error", count=64, example="OSError: gone")
-    assert hopeless(all_of_them) == (
+    assert hopeless(all_of_them, 64) == (
         "the last 64 trajectories were discarded, all as environment_error: OSError: gone. Not one good trajectory came between "
         "(environment.failAfter 64): mend the environment, then go on; what was trained is kept"
     )
+    assert "(environment.failAfter 64, here 80: twice as many as were under way): mend" in hopeless(all_of_them, 80)
 
 
 @pytest.mark.parametrize("reason", [*ADVICE, "malformed"])
 def test_each_reason_comes_with_what_to_do(reason: str) -> None:
-    told = hopeless(Failures(in_a_row=3, limit=3, reason=reason, count=3))
+    told = hopeless(Failures(in_a_row=3, limit=3, reason=reason, count=3), 3)
     assert ADVICE.get(reason, "see the rollouts' logs") in told
 
 

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 from aiohttp import web
@@ -71,6 +72,23 @@ async def test_half_sent_requests_keep_nobody_out() -> None:
         assert door.counts[1] == 1
         assert await client.fetch("GET", f"{url}/v1/closed", 5) == (200, b"in")
         close_all(writers)
+
+
+async def test_who_is_being_answered_makes_room_last() -> None:
+    door = Door(Room(strangers=3, known=8))
+    door.make = lambda: cast("web.RequestHandler", asyncio.Protocol())
+    probe, *_ = [door() for _ in range(3)]
+    door.begins(probe)
+    for _ in range(5):
+        door()
+    assert door.counts[0] == 3
+    door.ends(probe)
+    assert (door.evicted, probe in door._strangers) == (5, True)
+    busy = [door() for _ in range(3)]
+    for one in busy:
+        door.begins(one)
+    newest = door()
+    assert list(door._strangers) == [*busy[1:], newest], "all are busy: the oldest of them"
 
 
 async def test_a_request_that_does_not_come_is_not_waited_for_for_ever() -> None:

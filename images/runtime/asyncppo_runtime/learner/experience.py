@@ -115,8 +115,9 @@ class Experience:
     def _judge(self, receipt: Receipt) -> None:
         """Whether there is any hope left that a batch will come."""
         limit = self._spec.environment.fail_after
-        if receipt.failures.in_a_row >= max(limit, FAILURES_PER_LEASE * receipt.in_flight):
-            self._fail(EpisodesError(hopeless(failure_figures(receipt.failures, limit))))
+        enough = max(limit, FAILURES_PER_LEASE * receipt.in_flight)
+        if receipt.failures.in_a_row >= enough:
+            self._fail(EpisodesError(hopeless(failure_figures(receipt.failures, limit), enough)))
 
     async def give_back(self, message: GiveBack) -> UploadReply:
         """End leases unproduced."""

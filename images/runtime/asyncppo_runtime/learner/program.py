@@ -149,7 +149,7 @@ class LearnerProgram:
         for line in history:
             progress.add(line)
         board = Board(job, ledger, training, publication, membership, progress, stopwatch)
-        board.notes = _notes(poison, jump(spec.optimizer, progress.last, spec.algorithm.updates))
+        board.notes = _notes(publication.notes, poison, jump(spec.optimizer, progress.last, spec.algorithm.updates))
         collector = LearnerCollector(lambda: board.current)
         for line in history:
             collector.record(line)
@@ -254,9 +254,9 @@ async def _until_announced(ledger: OwnThread[Ledger], training: Training, change
         raise training.failure
 
 
-def _notes(poison: list[Poison], schedule: str) -> list[str]:
+def _notes(restoring: list[str], poison: list[Poison], schedule: str) -> list[str]:
     """What people should know of this start; in the log too."""
-    notes = []
+    notes = list(restoring)
     if poison:
         first = poison[0]
         several, were = (f"{len(poison)} trajectories", "were") if len(poison) > 1 else ("1 trajectory", "was")

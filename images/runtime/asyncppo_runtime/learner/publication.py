@@ -40,7 +40,7 @@ class Publication:
     """Publishes versions and keeps the checkpoints the manifest asks for.
 
     version, lineage: of the resident parameters, which are always those of the newest published version or, between a step and its
-    publication, one step past it.
+    publication, one step past it. notes: what people should know of how `begin` went.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Publication:
         self.version = -1
         self.lineage = 0
         self.last_checkpoint = -1
+        self.notes: list[str] = []
 
     async def begin(self) -> int:
         """Publish version 0, or restore the newest checkpoint. Returns the optimizer steps taken so far. CheckpointError when the
@@ -71,7 +72,7 @@ class Publication:
             await self._tidy(rows, kept)
             await self._publish(0, -1, "initial", 0, (), NO_METRICS, checkpoint=True)
             return 0
-        newest = self._newest(kept)
+        newest, gone = self._newest(kept)
         checkpoint = read_checkpoint(checkpoint_path(self._checkpoints, newest.version))
         self._check(checkpoint, next(row.record for row in rows if row.record.version == newest.version))
         await self._tidy(rows, kept)
@@ -84,6 +85,8 @@ class Publication:
         await self._trainer(Trainer.retire, await self._ledger(Ledger.needed_versions))
         await self._trainer(Trainer.published, newest.version)
         self.version, self.lineage, self.last_checkpoint = newest.version, restored.lineage, newest.version
+        if gone:
+            self.notes.append(_passed_over(gone, checkpoint, rows))
         if restored.republish:
             log.warning(
                 "versions after checkpoint %d are left behind: lineage %d begins at version %d; %d trajectories wait again",
@@ -109,17 +112,19 @@ class Publication:
         dropped = await self._ledger(Ledger.dropped_checkpoints)
         aside += [path.name for path in tidy_checkpoints(self._checkpoints, {row.version for row in kept}, dropped)]
         if aside:
-            log.warning(
-                "not in the ledger, so set aside under another name (remove it when you need the room): %s",
-                ", ".join(aside),
+            self.notes.append(
+                "not in the ledger, so set aside under another name (remove it when you need the room): "
+                + ", ".join(aside)
             )
 
-    def _newest(self, kept: Sequence[CheckpointRow]) -> CheckpointRow:
-        """The newest checkpoint whose folder is there: one that somebody removed is passed over, a damaged one is not."""
+    def _newest(self, kept: Sequence[CheckpointRow]) -> tuple[CheckpointRow, list[int]]:
+        """The newest checkpoint whose folder is there, and the versions of those passed over: somebody removed them. A damaged one is not
+        passed over."""
+        gone: list[int] = []
         for row in reversed(kept):
             if checkpoint_path(self._checkpoints, row.version).is_dir():
-                return row
-            log.warning("checkpoint %d is not there any more", row.version)
+                return row, gone
+            gone.append(row.version)
         raise CheckpointError(
             f"none of the checkpoints in the ledger is left in {self._checkpoints}; put one back, or start a new run in another folder"
         )
@@ -213,3 +218,17 @@ class Publication:
             )
         if checkpoint.state.train_hash != record.train_hash:
             raise CheckpointError(f"checkpoint {where} does not hold the weights of version {record.version}")
+
+
+def _passed_over(gone: Sequence[int], checkpoint: Checkpoint, rows: Sequence[VersionRow]) -> str:
+    """That newer checkpoints are missing, and what going on from this one costs."""
+    were = f"checkpoint {gone[0]} is" if len(gone) == 1 else f"checkpoints {', '.join(map(str, sorted(gone)))} are"
+    version, update = checkpoint.state.version, checkpoint.state.update
+    lineage = [row for row in rows if not row.abandoned]
+    updates = [msgspec.json.decode(row.metrics, type=UpdateMetrics).update for row in lineage if row.metrics]
+    undone = max(updates, default=update) - update
+    newest = max(row.record.version for row in lineage)
+    return (
+        f"{were} not there any more, so the run went back from version {newest} to checkpoint {version}: "
+        f"{undone} update{'' if undone == 1 else 's'} undone, to be taken again from update {update}"
+    )

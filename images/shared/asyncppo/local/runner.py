@@ -123,6 +123,7 @@ class _Course:
         self._started = time.monotonic()
         self._over = asyncio.Event()
         self._noted: set[str] = set()
+        self._stop_answered = False
         self._rollouts = rollout_names(run.job)
         self._old_logits = old_logit_names(run.job)
 
@@ -184,9 +185,9 @@ class _Course:
                 outcome.phase, "killed in the middle of a stop; the ledger keeps what it had acknowledged"
             )
         status = self._supervisor.exit_status(LEARNER)
-        if status == 0:
+        if status == 0 and self._stop_answered:
             return self._outcome(outcome.phase, "stopped; a checkpoint is saved")
-        if status is None or status < 0:  # it had not begun to serve, or hung; there is nothing it could tell
+        if status is None or status <= 0:  # it had not begun to serve, or hung; there is nothing it could tell
             return self._outcome(
                 outcome.phase, "stopped before the learner could save; the ledger keeps what it had acknowledged"
             )
@@ -207,8 +208,11 @@ class _Course:
         await self._feed.poll()
         try:
             await request_stop(self._client, self._run.addresses.learner_url, timeout=10.0)
+            self._stop_answered = True
         except UnreachableError as error:
-            self._screen.note(f"The learner does not answer ({error}); the ledger keeps what it has acknowledged.")
+            log.warning("the learner was asked to stop: %s", error)
+            why = "does not answer" if self._feed.status is not None else "has not begun to serve"
+            self._screen.note(f"The learner {why}; the ledger keeps what it has acknowledged.")
         await self._supervisor.stop([LEARNER], patience.save)
         self._feed.history.follow()
 

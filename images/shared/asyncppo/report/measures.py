@@ -139,7 +139,8 @@ class LedgerTotals(Measure, frozen=True, kw_only=True):
 
 
 class Failures(Measure, frozen=True, kw_only=True):
-    """Trajectories in a row, over all rollouts, that were worth nothing; `limit` (environment.failAfter) of them end the job.
+    """Trajectories in a row, over all rollouts, that were worth nothing; `limit` (environment.failAfter) of them end the job, or twice as
+    many as are under way where that is more.
 
     reason: the commonest reason among them. count: how many had it (and the same class of error). example: what was said of one.
     last: what was said of the newest one ever, which stays when a good one comes.

@@ -33,10 +33,12 @@ def failing(failures: Failures) -> str:
     return f"the last {failures.in_a_row:,} trajectories were discarded, {most} as {failures.reason}{said}"
 
 
-def hopeless(failures: Failures) -> str:
-    """Why the job ends: a run of failures as long as environment.failAfter, and what to do about the commonest."""
+def hopeless(failures: Failures, enough: int) -> str:
+    """Why the job ends, and what to do about the commonest failure. enough: the length that a run of them had to have, which is more than
+    environment.failAfter where many are under way at once."""
+    more = f", here {enough}: twice as many as were under way" if enough > failures.limit else ""
     return (
-        f"{failing(failures)}. Not one good trajectory came between (environment.failAfter {failures.limit}): "
+        f"{failing(failures)}. Not one good trajectory came between (environment.failAfter {failures.limit}{more}): "
         f"{ADVICE.get(failures.reason, OTHERWISE)}, then go on; what was trained is kept"
     )
 

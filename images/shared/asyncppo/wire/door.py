@@ -1,7 +1,8 @@
 """Who may hold a connection to a program's port, how many, and for how long.
 
 A connection is a stranger's until a request on it has shown a token. Strangers are few and short-lived: past their number the one that
-has been there longest makes room, so a probe or a member gets in while somebody opens connections and sends nothing. Those that have
+has been there longest makes room, and one that is being answered last of all; so a probe or a member gets in while somebody opens
+connections and sends nothing, and reads its answer to the end. Those that have
 shown a token are bounded too, so that connections never take the descriptors that ledger, weights and checkpoints need.
 Owns connections. Does not own tokens (`server.py`) nor requests.
 """
@@ -64,7 +65,8 @@ class Door:
         loop = asyncio.get_running_loop()
         self._forget_closed()
         while len(self._strangers) >= self.room.strangers:
-            self._put_out(next(iter(self._strangers)))
+            idle = (one for one in self._strangers if one not in self._busy)
+            self._put_out(next(idle, next(iter(self._strangers))))
         self._strangers[connection] = loop.time()
         loop.call_later(self._seconds, self._look, connection)
         return connection
