@@ -23,7 +23,7 @@ from asyncppo.estimate.choice import settled
 from asyncppo.wire.arguments import METRICS_HELP, parse_address, parse_metrics, read_token
 from asyncppo.wire.client import WireClient
 from asyncppo.wire.server import serve
-from asyncppo_runtime.rollout.answers import told
+from asyncppo_runtime.rollout.answers import shortened, told
 from asyncppo_runtime.rollout.engines.interface import EngineError
 from asyncppo_runtime.rollout.engines.registry import make_engine
 from asyncppo_runtime.rollout.holds import HoldWatch
@@ -39,15 +39,21 @@ LEAVE_SECONDS = 2.0
 log = logging.getLogger("asyncppo.rollout")
 
 
+class PlainLines(logging.Formatter):
+    """Log lines that are short and do nothing on a terminal, whoever's words are in them: asyncio tells of what an environment's own
+    tasks raise."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        return shortened(super().format(record))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a worker; the exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(
-        level=options.log_level,
-        format="%(asctime)s %(levelname)s rollout: %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stderr,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PlainLines("%(asctime)s %(levelname)s rollout: %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=options.log_level, handlers=[handler])
     # the engine's thread gives up the interpreter at every torch call; with the default of 5 ms it would wait that long to get it back
     sys.setswitchinterval(SWITCH_SECONDS)
     try:

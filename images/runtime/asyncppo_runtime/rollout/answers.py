@@ -148,11 +148,16 @@ def trace(error: BaseException) -> str:
         raise
     except BaseException as other:  # noqa: BLE001 - as above
         text = f"{type(error).__name__}, whose trace cannot be had: that raises {type(other).__name__}"
+    return shortened(text.rstrip("\n"))
+
+
+def shortened(text: str) -> str:
+    """Text for the log: of a very long one its beginning and its end, without a character that a terminal would obey."""
     left_out = len(text) - TRACE_CHARACTERS
     if left_out > 0:
         half = TRACE_CHARACTERS // 2
         text = f"{text[:half]}\n[… {left_out} characters …]\n{text[-half:]}"
-    return printable(text.rstrip("\n"))
+    return printable(text)
 
 
 def _clean(text: str, most: int) -> str:

@@ -108,10 +108,10 @@ class Worker:
             ]
             await undisturbed(lambda: self._until_told(loops), self._stop.is_set)
             if self._standing.guard.mode is not Mode.OUT:
-                await self._farewell(grace_seconds)
+                await undisturbed(lambda: self._farewell(grace_seconds), self._stop.is_set)
             self._ending = True
             await _cancelled(loops)
-            await self._stop.wait()
+            await undisturbed(self._stop.wait, self._stop.is_set)
         finally:
             self._ending = True
             self._crew.stop_hiring()
