@@ -48,6 +48,26 @@ def test_thousands_of_failures_do_not_make_the_ledger_grow(job: Job) -> None:
     job.check()
 
 
+def test_what_was_said_of_an_error_outlives_the_tokens_and_goes_with_the_row(job: Job) -> None:
+    sender = job.member()
+    leases = fail_groups(job, sender, KEEP + LIMIT)
+
+    def said(lease: Lease) -> str | None:
+        found = job.ledger.trajectory(lease.lease_id)
+        return None if found is None else found.error
+
+    assert said(leases[0]) == "KeyError: 'x'"
+    job.ledger.prune(2.0, sample_every=0)
+    found = job.ledger.trajectory(leases[0].lease_id)
+    assert found is not None
+    assert (found.trajectory, found.error) == (None, "KeyError: 'x'")
+    assert job.ledger.forget(3.0, keep=KEEP, limit=LIMIT) == LIMIT
+    assert (said(leases[0]), said(leases[-1])) == (None, "KeyError: 'x'")
+    kept = sum(event.kind == "trajectory_error" for event in job.ledger.events(limit=1000))
+    assert kept == len(leases) - 3 * LIMIT
+    job.check()
+
+
 def test_few_are_left_alone(job: Job) -> None:
     sender = job.member()
     fail_groups(job, sender, KEEP + LIMIT - 1)

@@ -31,7 +31,7 @@ def view_of(
         job=job,
         attempt=stored.attempt,
         turns=body.turns if body is not None else 0,
-        error=body.error if body is not None else "",
+        error=stored.error,
         trained_version=stored.trained_version,
         text=_decode(tokenizer, body.token_ids) if body is not None else "",
         runs=_runs(tokens, tokenizer) if tokenizer is not None else [],

@@ -1,6 +1,7 @@
 """Looking at what is kept: whole trajectories, listings, history. Reads only; owns how rows become what `records.py` describes."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from asyncppo.wire.experience import Segment, Trajectory
 from asyncppo_runtime.ledger.database import Database, ids
+from asyncppo_runtime.ledger.pruning import ERROR_EVENT
 from asyncppo_runtime.ledger.records import (
     Event,
     Fate,
@@ -75,6 +77,7 @@ def stored(db: Database, lease_ids: Iterable[int]) -> list[StoredTrajectory]:
             trained if fate else -1,
             _whole(bodies.get(lease), segments.get(lease, [])),
             segments.get(lease, []),
+            bodies[lease].error if lease in bodies else "",
         )
         for lease, group, slot, attempt, member, state, fate, reason, reward, end_reason, tokens, trained in rows
     ]
@@ -82,7 +85,11 @@ def stored(db: Database, lease_ids: Iterable[int]) -> list[StoredTrajectory]:
 
 def trajectory(db: Database, lease_id: int) -> StoredTrajectory | None:
     """One lease and everything known of it."""
-    return next(iter(stored(db, [lease_id])), None)
+    found = next(iter(stored(db, [lease_id])), None)
+    if found is None or found.trajectory is not None or found.fate is not Fate.DISCARDED:
+        return found
+    said = db.row("SELECT detail FROM events WHERE kind = ? AND subject = ?", ERROR_EVENT, f"{lease_id}")
+    return replace(found, error=said[0]) if said else found
 
 
 def trajectories(db: Database, after: int, limit: int, state: LeaseState | None) -> list[TrajectorySummary]:

@@ -2,15 +2,30 @@
 counts always stay.
 
 A body (token ids, log-probs) can be needed again while its group is live, or while a retained checkpoint is older than the step that
-trained it: a restore would make it wait again. A fixed sample of groups is kept whole, for `show`.
+trained it: a restore would make it wait again. A fixed sample of groups is kept whole, for `show`; of the others what a rollout said of
+an error goes into the history.
 
 A group that was discarded never comes back. Where an environment fails nearly always there are thousands of them for each one that is
 trained: only the newest keep their rows.
 """
 
+import msgspec
+
 from asyncppo_runtime.ledger import counters
 from asyncppo_runtime.ledger.database import Database, ids
 from asyncppo_runtime.ledger.groups import DISCARDED
+
+ERROR_EVENT = "trajectory_error"
+"""What was said of an error of the lease that is its subject; written when the body goes."""
+
+
+class _Said(msgspec.Struct):
+    """Of a body, what is kept."""
+
+    error: str = ""
+
+
+SAID = msgspec.msgpack.Decoder(_Said)
 
 
 def prune(db: Database, sample_every: int, limit: int, now: float) -> int:
@@ -33,6 +48,12 @@ def prune(db: Database, sample_every: int, limit: int, now: float) -> int:
     db.execute("UPDATE groups SET pruned = 1 WHERE group_id IN (SELECT value FROM json_each(?))", ids(found))
     emptied = ids(group for group in found if sample_every <= 0 or group % sample_every)
     leases = "SELECT lease_id FROM leases WHERE group_id IN (SELECT value FROM json_each(?))"
+    for lease, body in db.rows(
+        f"SELECT lease_id, body FROM bodies JOIN trajectories USING (lease_id) WHERE fate = 'Discarded' AND lease_id IN ({leases})",
+        emptied,
+    ):
+        if said := SAID.decode(body).error:
+            db.event(now, ERROR_EVENT, lease, said)
     db.execute(f"DELETE FROM bodies WHERE lease_id IN ({leases})", emptied)
     db.execute(f"UPDATE segments SET behavior = NULL, old = NULL WHERE lease_id IN ({leases})", emptied)
     return len(found)
@@ -74,6 +95,11 @@ def forget(db: Database, keep: int, limit: int, now: float) -> int:
     db.execute(
         "DELETE FROM events WHERE kind = 'group_discarded' AND CAST(subject AS INTEGER) IN (SELECT value FROM json_each(?))",
         groups,
+    )
+    db.execute(
+        "DELETE FROM events WHERE kind = ? AND CAST(subject AS INTEGER) IN (SELECT value FROM json_each(?))",
+        ERROR_EVENT,
+        leases,
     )
     db.event(now, "forgotten", len(found), f"discarded groups {found[0]} to {found[-1]}")
     return len(found)

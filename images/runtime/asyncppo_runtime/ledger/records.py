@@ -358,7 +358,8 @@ class StoredSegment:
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredTrajectory:
     """A trajectory as the ledger holds it. `trajectory` is what the rollout sent (its segments' log-probs included), None when
-    pruned. trained_version: the version made from it, -1 if none. oldest_version: over its segments, -1 without any."""
+    pruned. trained_version: the version made from it, -1 if none. oldest_version: over its segments, -1 without any. error: what the
+    rollout said of one; of a pruned trajectory only where it was asked for alone."""
 
     lease_id: int
     group_id: int
@@ -374,6 +375,7 @@ class StoredTrajectory:
     trained_version: int
     trajectory: Trajectory | None
     segments: list[StoredSegment]
+    error: str = ""
 
     @property
     def oldest_version(self) -> int:
