@@ -46,7 +46,7 @@ RUNNING = job(
     oldLogits={"strategy": "Dedicated"},
     oldLogit={"replicas": 1},
 )
-FAILED = job("failed", activeDeadlineSeconds=75, algorithm={"updates": 100000}, rollout={"replicas": 1})
+FAILED = job("failed", activeDeadlineSeconds=200, algorithm={"updates": 100000}, rollout={"replicas": 1})
 
 
 async def test_record(kubectl: Kubectl, prometheus: Prometheus) -> None:
