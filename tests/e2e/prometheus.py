@@ -17,6 +17,8 @@ from tests.cluster.conftest import free_port
 from tests.cluster.kubernetes import until
 
 INTERVAL = "2s"
+OPERATOR_PORT = "http"
+"""The port of the operator's pod that the chart's ServiceMonitor scrapes, through the Service."""
 
 
 def configuration(targets: Path, rules: Path, monitor: dict[str, Any]) -> dict[str, Any]:
@@ -30,25 +32,25 @@ def configuration(targets: Path, rules: Path, monitor: dict[str, Any]) -> dict[s
         for rule in endpoint["relabelings"]
     ]
     common: list[dict[str, Any]] = [
-        {"source_labels": ["__meta_kubernetes_pod_container_port_name"], "regex": endpoint["port"], "action": "keep"},
         {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
         {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
     ]
 
-    def job(name: str, label: str, value: str, more: list[dict[str, Any]]) -> dict[str, Any]:
+    def job(name: str, label: str, value: str, port: str, more: list[dict[str, Any]]) -> dict[str, Any]:
         keep = {"source_labels": [f"__meta_kubernetes_pod_label_{label}"], "regex": value, "action": "keep"}
+        on = {"source_labels": ["__meta_kubernetes_pod_container_port_name"], "regex": port, "action": "keep"}
         return {
             "job_name": name,
             "file_sd_configs": [{"files": [str(targets)], "refresh_interval": "1s"}],
-            "relabel_configs": [keep, *common, *more],
+            "relabel_configs": [keep, on, *common, *more],
         }
 
     return {
         "global": {"scrape_interval": INTERVAL, "evaluation_interval": INTERVAL},
         "rule_files": [str(rules)],
         "scrape_configs": [
-            job("asyncppo-jobs", "app_kubernetes_io_managed_by", "asyncppo-operator", relabelings),
-            job("asyncppo-operator", "app_kubernetes_io_name", "asyncppo-operator", []),
+            job("asyncppo-jobs", "app_kubernetes_io_managed_by", "asyncppo-operator", endpoint["port"], relabelings),
+            job("asyncppo-operator", "app_kubernetes_io_name", "asyncppo-operator", OPERATOR_PORT, []),
         ],
     }
 
