@@ -14,6 +14,8 @@ Json = dict[str, Any]
 
 DATASOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
 WIDTH = 24
+NOW = ("stat", "bargauge")
+"""Kinds of panels that show the present alone."""
 NO_COLOR: tuple[tuple[float | None, str], ...] = ((None, "text"),)
 SCHEMA_VERSION = 39
 
@@ -180,8 +182,9 @@ def _panel(panel: Panel, number: int, position: Json) -> Json:
             "expr": query.expression,
             "legendFormat": query.legend or "__auto",
             "format": "heatmap" if panel.kind == "heatmap" else "time_series",
-            "instant": panel.kind == "bargauge",
-            "range": panel.kind != "bargauge",
+            # a value is what is so now: over a range a phase that the job was in an hour ago would stand beside today's
+            "instant": panel.kind in NOW,
+            "range": panel.kind not in NOW,
         }
         for index, query in enumerate(panel.queries)
     ]
