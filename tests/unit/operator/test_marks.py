@@ -14,8 +14,9 @@ from asyncppo_operator import names
 from asyncppo_operator.names import Role
 from asyncppo_operator.plan.lifecycle import Target
 from asyncppo_operator.plan.planner import Observed, Plan, plan
-from asyncppo_operator.plan.pods import template_hash
+from asyncppo_operator.plan.pods import pod_template
 from asyncppo_operator.settings import Settings
+from asyncppo_operator.views import PodView
 
 DEDICATED: dict[str, Any] = {"oldLogits": {"strategy": "Dedicated"}, "oldLogit": {"replicas": 1}}
 
@@ -106,7 +107,12 @@ def test_selectors_are_the_operators_own() -> None:
 
 def test_a_label_restarts_no_pod() -> None:
     plain, labelled = accepted(), accepted(labels={"team": "a"}, annotations={"note": "x"})
-    pods = [pod(role, template_hash=template_hash(plain, role)) for role in (Role.LEARNER, Role.ROLLOUT)]
+
+    def as_made(role: Role) -> PodView:
+        made = pod_template(plain, role, Settings())["metadata"]["annotations"]
+        return pod(role, template_hash=made[names.ANNOTATION_TEMPLATE], rendering=made[names.ANNOTATION_RENDERING])
+
+    pods = [as_made(role) for role in (Role.LEARNER, Role.ROLLOUT)]
     made = plan(labelled, Target.RUN, Observed(pods, "t", labels={"cost": "lab"}), Settings(labels={"x": "y"}))
     assert made.restart == []
     for found in made.apply:
